@@ -1,0 +1,1 @@
+"""Few-shot RGB + 3D anomaly detection with the Crossmodal Feature Replacer (CFR)."""

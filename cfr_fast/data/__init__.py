@@ -1,0 +1,1 @@
+"""Samples, readers, preparation and the procedural set; knows no other room."""

@@ -1,0 +1,1 @@
+"""Frozen feature extractors, by name."""

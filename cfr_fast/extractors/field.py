@@ -1,0 +1,146 @@
+"""What every extractor gives: tokens, and the sparse interpolation that carries them to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cfr_fast.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureField:
+    """Pixel features as sparse linear combinations of tokens.
+
+    The feature of pixel p (raster order) is Σ_j weight[j] · tokens[index[j]] for j from offset[p] to
+    offset[p + 1] − 1: a matrix in compressed-row form. Weights need not sum to one; a pixel without
+    entries has the zero vector.
+
+    Args:
+        tokens: float [T, D].
+        offset: int64 [P + 1].
+        index: int64 [nnz], token of every entry.
+        weight: float [nnz].
+        valid: bool [P], pixels whose feature means something.
+        shape: (h, w) with h·w = P.
+    """
+
+    tokens: Tensor
+    offset: Tensor
+    index: Tensor
+    weight: Tensor
+    valid: Tensor
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        pixels = self.shape[0] * self.shape[1]
+        for name, expected in (("offset", pixels + 1), ("valid", pixels), ("weight", self.index.numel())):
+            found = getattr(self, name).numel()
+            if found != expected:
+                raise InputError(f"{name} of FeatureField", f"{expected} elements", f"{found}")
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.tokens.shape[1])
+
+    @property
+    def pixels(self) -> int:
+        """P."""
+        return self.shape[0] * self.shape[1]
+
+    def dense(self) -> Tensor:
+        """Features of all pixels, [P, D]."""
+        return self.apply(self.tokens)
+
+    def rows(self, pixel: Tensor) -> Tensor:
+        """Features of the pixels listed in `pixel` (int64 [n]), [n, D]."""
+        return self.select(pixel).dense()
+
+    def apply(self, tokens: Tensor) -> Tensor:
+        """Carry any per-token values [T, C] to the pixels, [P, C] (the map is linear)."""
+        matrix = torch.sparse_csr_tensor(
+            self.offset,
+            self.index,
+            self.weight.to(tokens.dtype),
+            (self.offset.numel() - 1, self.tokens.shape[0]),
+            check_invariants=False,
+        )
+        return matrix @ tokens
+
+    def select(self, pixel: Tensor) -> FeatureField:
+        """The same field over only the pixels listed in `pixel` (int64 [n]), as a 1×n image."""
+        start, count = self.offset[pixel], (self.offset[1:] - self.offset[:-1])[pixel]
+        offset = torch.zeros(pixel.numel() + 1, dtype=torch.int64, device=pixel.device)
+        torch.cumsum(count, 0, out=offset[1:])
+        entry = torch.arange(int(offset[-1]), device=pixel.device) + torch.repeat_interleave(
+            start - offset[:-1], count
+        )
+        return FeatureField(
+            self.tokens, offset, self.index[entry], self.weight[entry], self.valid[pixel], (1, pixel.numel())
+        )
+
+    def to(self, device: torch.device | str) -> FeatureField:
+        """The same field on another device."""
+        return FeatureField(
+            self.tokens.to(device),
+            self.offset.to(device),
+            self.index.to(device),
+            self.weight.to(device),
+            self.valid.to(device),
+            self.shape,
+        )
+
+    @staticmethod
+    def from_dense(features: Tensor, valid: Tensor, shape: tuple[int, int]) -> FeatureField:
+        """A field whose tokens are the pixels themselves: features [P, D], valid bool [P]."""
+        pixels, device = features.shape[0], features.device
+        return FeatureField(
+            features,
+            torch.arange(pixels + 1, device=device),
+            torch.arange(pixels, device=device),
+            torch.ones(pixels, dtype=features.dtype, device=device),
+            valid,
+            shape,
+        )
+
+    @staticmethod
+    def from_grid(tokens: Tensor, valid: Tensor, shape: tuple[int, int]) -> FeatureField:
+        """Tokens on a regular grid, bilinear to the pixels.
+
+        Args:
+            tokens: float [h0, w0, D], cell centres evenly spread over the image.
+            valid: bool [P].
+            shape: (h, w) of the pixels. The weights are those of
+                ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+        """
+        h0, w0, dim = tokens.shape
+        h, w = shape
+        device = tokens.device
+        y0, y1, fy = _axis(h, h0, device)
+        x0, x1, fx = _axis(w, w0, device)
+        index = torch.stack(
+            [(y[:, None] * w0 + x[None, :]).reshape(-1) for y in (y0, y1) for x in (x0, x1)], dim=1
+        )
+        weight = torch.stack(
+            [(a[:, None] * b[None, :]).reshape(-1) for a in (1 - fy, fy) for b in (1 - fx, fx)], dim=1
+        )
+        return FeatureField(
+            tokens.reshape(h0 * w0, dim),
+            torch.arange(0, 4 * h * w + 1, 4, device=device),
+            index.reshape(-1),
+            weight.reshape(-1).to(tokens.dtype),
+            valid,
+            shape,
+        )
+
+
+def _axis(size: int, tokens: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower and upper token and the upper one's weight, along one axis (half-pixel centres, clamped)."""
+    position = ((torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (tokens / size) - 0.5).clamp(
+        min=0
+    )
+    lower = position.floor().long().clamp(max=tokens - 1)
+    return lower, (lower + 1).clamp(max=tokens - 1), position - lower

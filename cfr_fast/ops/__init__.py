@@ -1,0 +1,1 @@
+"""Typed tensor operations: native kernels with a plain-PyTorch reference each."""
