@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from cfr_fast.errors import InputError
 
@@ -61,14 +62,14 @@ class FeatureField:
 
     def apply(self, tokens: Tensor) -> Tensor:
         """Carry any per-token values [T, C] to the pixels, [P, C] (the map is linear)."""
-        matrix = torch.sparse_csr_tensor(
-            self.offset,
+        return embedding_bag(
             self.index,
-            self.weight.to(tokens.dtype),
-            (self.offset.numel() - 1, self.tokens.shape[0]),
-            check_invariants=False,
+            tokens,
+            self.offset,
+            mode="sum",
+            per_sample_weights=self.weight.to(tokens.dtype),
+            include_last_offset=True,
         )
-        return matrix @ tokens
 
     def select(self, pixel: Tensor) -> FeatureField:
         """The same field over only the pixels listed in `pixel` (int64 [n]), as a 1×n image."""
