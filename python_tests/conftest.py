@@ -1,0 +1,43 @@
+"""Where the tests find real samples and golden outputs; absent ones skip with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"{path.relative_to(SHARED.parent)} is not present beside the repository")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    return _existing(SHARED)
+
+
+@pytest.fixture(scope="session")
+def cable_gland() -> Path:
+    """A part of MVTec 3D-AD's cable_gland, raw, in its own layout."""
+    return _existing(SHARED / "data" / "mvtec3d" / "cable_gland")
+
+
+@pytest.fixture(scope="session")
+def candy_cane() -> Path:
+    """A part of Eyecandies' CandyCane, in its own raw layout."""
+    return _existing(SHARED / "data" / "eyecandies" / "CandyCane")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """What the authors' scripts computed."""
+    return _existing(SHARED / "golden" / "authors")
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    return _existing(SHARED / "weights")
