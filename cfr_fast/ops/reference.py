@@ -1,0 +1,133 @@
+"""Every op in plain PyTorch: any floating dtype, any device; the definition of what is right.
+
+Arguments are checked by the public functions; what is here computes. Work goes in blocks of rows so that
+no N×M matrix larger than `BLOCK` elements exists.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, normalize
+
+BLOCK = 1 << 24  # elements of the largest temporary matrix
+
+
+def _blocks(rows: int, columns: int) -> list[tuple[int, int]]:
+    step = max(1, BLOCK // max(1, columns))
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def topk_cosine(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cosine of the k most similar keys, descending, and their rows; ties go to the lower row."""
+    unit_query, unit_keys = normalize(query, dim=1), normalize(keys, dim=1)
+    similarity = query.new_empty(query.shape[0], k)
+    index = torch.empty(query.shape[0], k, dtype=torch.int64, device=query.device)
+    if k == 0:
+        return similarity, index
+    for start, stop in _blocks(query.shape[0], keys.shape[0]):
+        product = unit_query[start:stop] @ unit_keys.T
+        if k <= 8:  # argmax promises the first of equal maxima
+            for column in range(k):
+                best, row = product.max(dim=1)
+                similarity[start:stop, column], index[start:stop, column] = best, row
+                product.scatter_(1, row[:, None], -torch.inf)
+        else:
+            ordered, rows = product.sort(dim=1, descending=True, stable=True)
+            similarity[start:stop], index[start:stop] = ordered[:, :k], rows[:, :k]
+    return similarity, index
+
+
+def farthest_point_sample(points: Tensor, count: int, initial_distance: Tensor | None = None) -> Tensor:
+    """Greedy k-center: always the row farthest from all rows picked so far."""
+    index = torch.empty(count, dtype=torch.int64, device=points.device)
+    if count == 0:
+        return index
+    if initial_distance is None:
+        anchor = torch.full_like(points[:, 0], torch.inf)
+        pick = torch.zeros((), dtype=torch.int64, device=points.device)
+    else:
+        anchor = initial_distance.square()
+        pick = anchor.argmax()
+    for step in range(count):
+        index[step] = pick
+        anchor = torch.minimum(anchor, (points - points[pick]).square().sum(dim=1))
+        pick = anchor.argmax()
+    return index
+
+
+def squared_distances(points: Tensor, centers: Tensor) -> Tensor:
+    """Exact-difference squared distances [G, N] of `centers` [G, 3] to `points` [N, 3]."""
+    return (centers[:, None, :] - points[None, :, :]).square().sum(dim=2)
+
+
+def knn(points: Tensor, centers: Tensor, k: int) -> Tensor:
+    """The k points nearest to every centre, nearest first; ties go to the lower row."""
+    index = torch.empty(centers.shape[0], k, dtype=torch.int64, device=points.device)
+    for start, stop in _blocks(centers.shape[0], 3 * points.shape[0]):
+        order = squared_distances(points, centers[start:stop]).argsort(dim=1, stable=True)
+        index[start:stop] = order[:, :k]
+    return index
+
+
+def three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """The three centres nearest to every point and their weights 1 / (d² + 1e-8), summing to one."""
+    index = torch.empty(points.shape[0], 3, dtype=torch.int64, device=points.device)
+    weight = points.new_empty(points.shape[0], 3)
+    for start, stop in _blocks(points.shape[0], 3 * centers.shape[0]):
+        squared = squared_distances(centers, points[start:stop])
+        inverse = torch.empty_like(weight[start:stop])
+        for column in range(3):  # argmin promises the first of equal minima
+            nearest, row = squared.min(dim=1)
+            index[start:stop, column], inverse[:, column] = row, 1 / (nearest + 1e-8)
+            squared.scatter_(1, row[:, None], torch.inf)
+        weight[start:stop] = inverse / inverse.sum(dim=1, keepdim=True)
+    return index, weight
+
+
+def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None) -> Tensor:
+    """Rows (ascending) that are valid and no closer than `threshold` to the bank in cosine distance."""
+    candidates = torch.arange(query.shape[0], device=query.device) if valid is None else valid.nonzero()[:, 0]
+    if bank.shape[0] == 0:
+        return candidates
+    unit_query, unit_bank = normalize(query[candidates], dim=1), normalize(bank, dim=1)
+    kept = [
+        1 - (unit_query[start:stop] @ unit_bank.T).amax(dim=1) >= threshold
+        for start, stop in _blocks(unit_query.shape[0], bank.shape[0])
+    ]
+    return candidates[torch.cat(kept)] if kept else candidates
+
+
+def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, scale: float) -> Tensor:
+    """Softmax attention of every query over its own k rows of the bank."""
+    logits = torch.einsum("ud,ukd->uk", query, keys[index]) * scale
+    return torch.einsum("uk,ukv->uv", logits.softmax(dim=1), values[index])
+
+
+def bank_attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Softmax attention of every query over the whole bank."""
+    parts = [
+        (query[start:stop] @ keys.T * scale).softmax(dim=1) @ values
+        for start, stop in _blocks(query.shape[0], keys.shape[0])
+    ]
+    return torch.cat(parts) if parts else values.new_empty(0, values.shape[1])
+
+
+def replace_and_score(
+    rgb_predicted: Tensor,
+    rgb_observed: Tensor,
+    xyz_predicted: Tensor,
+    xyz_observed: Tensor,
+    replacement: Tensor,
+    replaced: Tensor,
+    valid: Tensor,
+    shape: tuple[int, int],
+) -> Tensor:
+    """Product of both discrepancies after replacement, zero where invalid, box-filtered 5×5."""
+    rgb_predicted = rgb_predicted.index_copy(0, replaced, replacement)
+    rgb = (normalize(rgb_predicted, dim=1) - normalize(rgb_observed, dim=1)).norm(dim=1)
+    xyz = (normalize(xyz_predicted, dim=1) - normalize(xyz_observed, dim=1)).norm(dim=1)
+    product = (rgb * xyz).masked_fill(~valid, 0).reshape(1, 1, *shape)
+    if product.numel() == 0:
+        return product[0, 0]
+    return avg_pool2d(product, kernel_size=5, stride=1, padding=2)[0, 0]
