@@ -130,4 +130,5 @@ def replace_and_score(
     product = (rgb * xyz).masked_fill(~valid, 0).reshape(1, 1, *shape)
     if product.numel() == 0:
         return product[0, 0]
-    return avg_pool2d(product, kernel_size=5, stride=1, padding=2)[0, 0]
+    filtered: Tensor = avg_pool2d(product, kernel_size=5, stride=1, padding=2)
+    return filtered[0, 0]

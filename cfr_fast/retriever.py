@@ -1,0 +1,115 @@
+"""The attention retriever: composes RGB features from the memory of normal pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, normalize
+
+from cfr_fast import ops
+from cfr_fast.mappers import seeded
+from cfr_fast.memory import KeyValueBank
+from cfr_fast.progress import track
+
+
+class AttentionRetriever(nn.Module):
+    """Wo Σ softmax(d^-0.5 · Wq x · Wk key) Wv value, without biases.
+
+    Args:
+        xyz_dim: width of queries and keys (3D features).
+        rgb_dim: width of values and output (RGB features).
+        width: d, of the projections.
+        normalize_qk: whether projected queries and keys are L2-normalised.
+    """
+
+    def __init__(self, xyz_dim: int, rgb_dim: int, width: int = 128, normalize_qk: bool = False) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(xyz_dim, width, bias=False)
+        self.k_proj = nn.Linear(xyz_dim, width, bias=False)
+        self.v_proj = nn.Linear(rgb_dim, width, bias=False)
+        self.out_proj = nn.Linear(width, rgb_dim, bias=False)
+        self.scale = width**-0.5
+        self.normalize_qk = normalize_qk
+
+    def forward(self, query: Tensor, bank: KeyValueBank, index: Tensor) -> Tensor:
+        """Attend over the rows `index` (int64 [U, k]) of the bank: query [U, Dx] → [U, Dr]."""
+        queries, keys, values = self._project(query, bank)
+        composed: Tensor = self.out_proj(ops.topk_attention(queries, keys, values, index, self.scale))
+        return composed
+
+    def attend_bank(self, query: Tensor, bank: KeyValueBank, top: int | None = None) -> Tensor:
+        """Attend over the whole bank, or over the `top` rows of highest score: query [N, Dx] → [N, Dr]."""
+        queries, keys, values = self._project(query, bank)
+        if top is None:
+            composed: Tensor = self.out_proj(ops.bank_attention(queries, keys, values, self.scale))
+            return composed
+        index = (queries @ keys.T).topk(top, dim=1).indices
+        return self.forward(query, bank, index)
+
+    def _project(self, query: Tensor, bank: KeyValueBank) -> tuple[Tensor, Tensor, Tensor]:
+        queries, keys, values = self.q_proj(query), self.k_proj(bank.keys), self.v_proj(bank.values)
+        if self.normalize_qk:
+            queries, keys = normalize(queries, dim=1), normalize(keys, dim=1)
+        return queries, keys, values
+
+
+def train_retriever(
+    shots: Sequence[tuple[Tensor, Tensor]],
+    bank: KeyValueBank,
+    *,
+    candidates: int | None,
+    epochs: int,
+    learning_rate: float,
+    most_queries: int,
+    width: int,
+    normalize_qk: bool,
+    seed: int,
+) -> AttentionRetriever:
+    """Train the retriever to give back the RGB features of the shots from their 3D features.
+
+    Loss 1 − mean cos(output, R), Adam, one shot a step. The candidates of a query depend on frozen features
+    only and are found once.
+
+    Args:
+        shots: per normal sample the features of its valid pixels, (rgb [N, Dr], xyz [N, Dx]).
+        bank: the rows to attend over.
+        candidates: rows of highest cosine between raw 3D query and raw keys to attend over; None attends over
+            the whole bank.
+        epochs: passes over the shots.
+        learning_rate: of Adam.
+        most_queries: pixels of a shot used in one step, drawn anew every time.
+        width: of the projections.
+        normalize_qk: see AttentionRetriever.
+        seed: of the initialisation and all draws.
+
+    Returns:
+        The retriever in eval mode, without gradients.
+    """
+    xyz_dim, rgb_dim = bank.keys.shape[1], bank.values.shape[1]
+    retriever = seeded(AttentionRetriever, xyz_dim, rgb_dim, width, normalize_qk, seed=seed)
+    assert isinstance(retriever, AttentionRetriever)
+    retriever.to(bank.keys.device)
+    optimizer = torch.optim.Adam(retriever.parameters(), lr=learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    indices = [None if candidates is None else find_candidates(xyz, bank, candidates) for _, xyz in shots]
+    for _ in track(range(epochs), "Training retriever"):
+        for shot in torch.randperm(len(shots), generator=generator).tolist():
+            rgb, xyz = shots[shot]
+            drawn = torch.randperm(rgb.shape[0], generator=generator)[:most_queries].to(rgb.device)
+            index = indices[shot]
+            query = xyz[drawn]
+            output = (
+                retriever.attend_bank(query, bank) if index is None else retriever(query, bank, index[drawn])
+            )
+            optimizer.zero_grad()
+            loss = 1 - cosine_similarity(output, rgb[drawn], dim=1, eps=1e-6).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return retriever.eval().requires_grad_(False)
+
+
+def find_candidates(query: Tensor, bank: KeyValueBank, count: int) -> Tensor:
+    """The bank rows of highest cosine between raw 3D query [N, Dx] and raw keys, int64 [N, count]."""
+    return ops.topk_cosine(query, bank.keys, min(count, bank.keys.shape[0]))[1]
