@@ -29,9 +29,7 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     if values.ndim != 1:
         raise InputError("scores", "a sequence of numbers", f"shape {list(values.shape)}")
     if positive.shape != values.shape:
-        raise InputError(
-            "labels", f"{values.size} labels, one for each score", f"shape {list(positive.shape)}"
-        )
+        raise InputError("labels", f"{values.size}, one for each score", f"shape {list(positive.shape)}")
     if not np.isfinite(values).all():
         raise InputError("scores", "finite scores", "NaN or infinity")
     positive = positive != 0

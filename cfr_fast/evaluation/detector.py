@@ -20,55 +20,66 @@ class Grid(Protocol):
 
 
 class Verdict(Protocol):
-    """What a model says about one whole sample.
-
-    Args:
-        name: of the sample.
-        score: higher is more anomalous.
-        threshold: score from which on `label` is True; calibrated on normal samples.
-        label: True where the sample is found anomalous.
-        replaced_fraction: share of the valid pixels whose features were replaced, in [0, 1].
-    """
+    """What a model says about one whole sample."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the sample."""
+        ...
+
     @property
-    def score(self) -> float: ...
+    def score(self) -> float:
+        """Higher is more anomalous."""
+        ...
+
     @property
-    def threshold(self) -> float: ...
+    def threshold(self) -> float:
+        """Score above which `label` is True; calibrated on normal samples."""
+        ...
+
     @property
-    def label(self) -> bool: ...
+    def label(self) -> bool:
+        """True where the sample is found anomalous."""
+        ...
+
     @property
-    def replaced_fraction(self) -> float: ...
+    def replaced_fraction(self) -> float:
+        """Share of the valid pixels whose features were replaced, in [0, 1]."""
+        ...
 
 
 class Prediction(Verdict, Protocol):
-    """A verdict with its maps.
-
-    Args:
-        anomaly_map: float32 [H, W] at the sample's resolution.
-        pixel_threshold: value of `anomaly_map` from which on `mask` is True.
-        mask: bool [H, W].
-        raw_map: float32 [size, size], the method's own map s on its grid, not normalised.
-        localization_map: float32 [size, size], s divided by the mean of its non-zero entries.
-        valid: bool [size, size], prepared pixels that have a point.
-        frame: carries masks of the sample to the grid.
-    """
+    """A verdict with its maps."""
 
     @property
-    def anomaly_map(self) -> NDArray[np.float32]: ...
+    def anomaly_map(self) -> NDArray[np.float32]:
+        """[H, W] at the sample's resolution, in units in which `threshold` means something."""
+        ...
+
     @property
-    def pixel_threshold(self) -> float: ...
+    def mask(self) -> NDArray[np.bool_]:
+        """[H, W], found defects."""
+        ...
+
     @property
-    def mask(self) -> NDArray[np.bool_]: ...
+    def raw_map(self) -> NDArray[np.float32]:
+        """[size, size], the map s on the method's grid, not normalised."""
+        ...
+
     @property
-    def raw_map(self) -> NDArray[np.float32]: ...
+    def localization_map(self) -> NDArray[np.float32]:
+        """[size, size], s divided by the mean of its non-zero entries."""
+        ...
+
     @property
-    def localization_map(self) -> NDArray[np.float32]: ...
+    def valid(self) -> NDArray[np.bool_]:
+        """[size, size], pixels that have a point after preparation."""
+        ...
+
     @property
-    def valid(self) -> NDArray[np.bool_]: ...
-    @property
-    def frame(self) -> Grid: ...
+    def frame(self) -> Grid:
+        """Carries masks of the sample to the grid."""
+        ...
 
 
 class Detector(Protocol):

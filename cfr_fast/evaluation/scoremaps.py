@@ -13,9 +13,9 @@ from torch import Tensor
 from cfr_fast.errors import InputError
 
 Images: TypeAlias = "NDArray[Any] | Tensor | Sequence[NDArray[Any] | Tensor]"
-Scores: TypeAlias = "NDArray[np.float32] | NDArray[np.float64]"
+Scores: TypeAlias = "NDArray[np.floating[Any]]"
 
-# Negatives are sorted this many at a time, so that memory stays bounded whatever comes in (128 MiB of float32).
+# Negatives are sorted this many at a time (128 MiB of float32), so that memory stays bounded.
 CHUNK = 1 << 25
 
 

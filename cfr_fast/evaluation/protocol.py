@@ -1,0 +1,173 @@
+"""The paper's protocol for one category: choose shots, fit, judge the whole test split, measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfr_fast.data.sample import Category, Sample
+from cfr_fast.errors import InputError
+from cfr_fast.evaluation.aupro import aupro
+from cfr_fast.evaluation.auroc import image_auroc, pixel_auroc, pixel_auroc_map
+from cfr_fast.evaluation.detector import Detector, Prediction
+from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, SAMPLED, CategoryResult, ImageRow, aupro_key
+from cfr_fast.evaluation.shots import choose_shots
+from cfr_fast.progress import track
+
+OnImage: TypeAlias = Callable[[Sample, Prediction], None]
+
+
+@dataclass
+class _Evidence:
+    """What the metrics of one method need from the test images; one entry for each."""
+
+    localization: list[NDArray[np.float32]] = field(default_factory=list)
+    scaled: list[NDArray[np.float32]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def add(self, localization: NDArray[np.float32], raw: NDArray[np.float32], score: float) -> None:
+        self.localization.append(localization)
+        self.scaled.append(pixel_auroc_map(raw).astype(np.float32))
+        self.scores.append(score)
+
+    def metrics(self, truth: list[NDArray[np.bool_]] | None, anomalous: list[bool]) -> dict[str, float]:
+        found = {"i_auroc": image_auroc(self.scores, anomalous), "p_auroc": math.nan}
+        if truth is not None:
+            found["p_auroc"] = pixel_auroc(self.scaled, truth)
+        for thresholds in (SAMPLED, None):
+            areas = (math.nan,) * len(LIMITS)
+            if truth is not None:
+                areas = aupro(self.localization, truth, LIMITS, thresholds)
+            found |= {aupro_key(limit, thresholds): area for limit, area in zip(LIMITS, areas, strict=True)}
+        return found
+
+
+def evaluate_category(
+    category: Category,
+    shots: int,
+    seed: int,
+    build: Callable[[int], Detector],
+    size: int = 224,
+    *,
+    dataset: str = "",
+    rule: str | Sequence[int] = "rng42",
+    method: str = "CFR",
+    on_image: OnImage | None = None,
+) -> CategoryResult:
+    """Fit a model on `shots` normal samples of the category and evaluate it on the whole test split.
+
+    Pixel metrics are computed on the size×size grid. Beside the method's row there is one for "mask only",
+    which needs no model: its map is 1 where the prepared sample has a point and 0 elsewhere. It shows how
+    much of a figure comes from knowing where the object is.
+
+    Args:
+        category: `train` is what shots are chosen from, `test` is what is measured.
+        shots: number of training samples.
+        seed: of the choice of shots, and given to `build`.
+        build: makes an unfitted model from a seed.
+        size: side of the grid of the model's maps.
+        dataset: name for the record.
+        rule: as in `choose_shots`.
+        method: name of the model's row.
+        on_image: called with every test sample and its prediction, in order.
+
+    Returns:
+        Metrics, timings and a row for each test image. Pixel metrics are NaN where an anomalous test
+        image has no ground truth, image AUROC where all images are of one kind.
+
+    Raises:
+        InputError: no or too many shots, no test samples, a test sample of which nobody knows whether it is
+            anomalous, a grid of another size; and whatever reading a sample raises.
+    """
+    chosen = [category.train[index] for index in choose_shots(len(category.train), shots, seed, rule)]
+    if not category.test:
+        raise InputError(f"category {category.name!r}", "at least one test sample", "none")
+    started = perf_counter()
+    model = build(seed)
+    model.fit(chosen)
+    fit_seconds = perf_counter() - started
+    own, mask_only = _Evidence(), _Evidence()
+    truth: list[NDArray[np.bool_] | None] = []
+    images: list[ImageRow] = []
+    predict_seconds = 0.0
+    for source in track(category.test, f"{category.name}, {shots} shot: test"):
+        sample = source.load()
+        defect = _defect(source.defect, sample)
+        started = perf_counter()
+        result = model.predict(sample)
+        predict_seconds += perf_counter() - started
+        if result.raw_map.shape != (size, size):
+            raise InputError("size", f"{result.raw_map.shape[0]}, the model's grid", f"{size}")
+        own.add(result.localization_map, result.raw_map, result.score)
+        # Every normalisation of the indicator of valid pixels leaves its localisation map and its image
+        # score (1, whatever the image) as they are; only the pixel-AUROC scaling depends on the image.
+        valid = np.asarray(result.valid, dtype=np.float32).reshape(size, size)
+        mask_only.add(valid, valid, 1.0)
+        truth.append(_grid_truth(sample, defect, result, size))
+        images.append(
+            ImageRow(
+                source.name,
+                defect,
+                float(result.score),
+                float(result.threshold),
+                bool(result.label),
+                float(result.replaced_fraction),
+            )
+        )
+        if on_image is not None:
+            on_image(sample, result)
+    anomalous = [row.anomalous for row in images]
+    known = [mask for mask in truth if mask is not None]
+    complete = known if len(known) == len(truth) else None
+    metrics = {
+        method: own.metrics(complete, anomalous) | _alarms(images),
+        MASK_ONLY: mask_only.metrics(complete, anomalous)
+        | {"false_alarm_rate": math.nan, "detection_rate": math.nan},
+    }
+    return CategoryResult(
+        dataset=dataset,
+        category=category.name,
+        shots=shots,
+        seed=seed,
+        rule=rule if isinstance(rule, str) else "list",
+        training_samples=tuple(source.name for source in chosen),
+        size=size,
+        normal=anomalous.count(False),
+        anomalous=anomalous.count(True),
+        metrics=metrics,
+        fit_seconds=fit_seconds,
+        predict_seconds=predict_seconds / len(images),
+        images=tuple(images),
+    )
+
+
+def _defect(listed: str | None, sample: Sample) -> str:
+    """Defect type of a test sample; "defect" where only its mask says that there is one."""
+    defect = listed if listed is not None else sample.defect
+    if defect is not None:
+        return defect
+    if sample.is_anomalous is None:
+        raise InputError(f"test sample {sample.name!r}", "a defect type or a ground truth", "neither")
+    return "defect" if sample.is_anomalous else "good"
+
+
+def _grid_truth(sample: Sample, defect: str, result: Prediction, size: int) -> NDArray[np.bool_] | None:
+    """Ground truth on the model's grid; None where an anomalous sample has none."""
+    if sample.ground_truth is not None:
+        return result.frame.grid_mask(sample.ground_truth, size)
+    return np.zeros((size, size), dtype=bool) if defect == "good" else None
+
+
+def _alarms(images: list[ImageRow]) -> dict[str, float]:
+    """Share of normal images labelled anomalous, and of anomalous ones; NaN where there are none."""
+    rates = {}
+    for name, kind in (("false_alarm_rate", False), ("detection_rate", True)):
+        labels = [row.label for row in images if row.anomalous == kind]
+        rates[name] = sum(labels) / len(labels) if labels else math.nan
+    return rates

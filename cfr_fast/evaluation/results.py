@@ -1,0 +1,162 @@
+"""What one evaluation found, as plain data that JSON can carry, and the means over several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cfr_fast.errors import InputError
+
+LIMITS = (0.30, 0.10, 0.05, 0.01)
+SAMPLED = 99
+MASK_ONLY = "mask only"
+
+
+def aupro_key(limit: float, thresholds: int | None) -> str:
+    """Name of an AUPRO among the metrics: ``aupro_30_99`` or ``aupro_30_exact``."""
+    return f"aupro_{limit * 100:g}_{'exact' if thresholds is None else thresholds}"
+
+
+METRICS = (
+    "i_auroc",
+    "p_auroc",
+    *(aupro_key(limit, thresholds) for thresholds in (SAMPLED, None) for limit in LIMITS),
+    "false_alarm_rate",
+    "detection_rate",
+)
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """The verdict on one test image; `defect` is "good" for a normal one."""
+
+    name: str
+    defect: str
+    score: float
+    threshold: float
+    label: bool
+    replaced_fraction: float
+
+    @property
+    def anomalous(self) -> bool:
+        """What the image truly is."""
+        return self.defect != "good"
+
+
+@dataclass(frozen=True)
+class CategoryResult:
+    """One model of one category, on the whole test split.
+
+    Args:
+        dataset, category: names.
+        shots, seed, rule: how the training samples were chosen ("list" for an explicit choice).
+        training_samples: their names.
+        size: side of the grid on which pixel metrics are computed.
+        normal, anomalous: test images of each kind.
+        metrics: by method (the model's, and "mask only"), by name (`METRICS`), each in [0, 1]; NaN where
+            it has no meaning.
+        fit_seconds: for the model; predict_seconds: mean of one image.
+        images: a row for each test image.
+    """
+
+    dataset: str
+    category: str
+    shots: int
+    seed: int
+    rule: str
+    training_samples: tuple[str, ...]
+    size: int
+    normal: int
+    anomalous: int
+    metrics: Mapping[str, Mapping[str, float]]
+    fit_seconds: float
+    predict_seconds: float
+    images: tuple[ImageRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers; NaN becomes None, JSON having no NaN."""
+        plain = asdict(self)
+        plain["metrics"] = {method: numbers(row) for method, row in self.metrics.items()}
+        plain["training_samples"] = list(self.training_samples)
+        plain["images"] = [asdict(row) for row in self.images]
+        return plain
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> CategoryResult:
+        """Undo `to_json`.
+
+        Raises:
+            InputError: fields that are missing or unknown.
+        """
+        fields = dict(plain)
+        try:
+            fields["training_samples"] = tuple(fields["training_samples"])
+            fields["images"] = tuple(ImageRow(**row) for row in fields["images"])
+            fields["metrics"] = {
+                method: {name: math.nan if value is None else value for name, value in row.items()}
+                for method, row in fields["metrics"].items()
+            }
+            return CategoryResult(**fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError("evaluation result", "the fields of CategoryResult", str(error)) from error
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method at one number of shots: mean over categories, then mean and deviation over seeds.
+
+    Args:
+        mean: by metric; a category where a metric has no meaning (NaN) does not enter its mean.
+        deviation: sample standard deviation (n − 1) over seeds; NaN for one seed.
+    """
+
+    dataset: str
+    method: str
+    shots: int
+    seeds: tuple[int, ...]
+    categories: tuple[str, ...]
+    mean: Mapping[str, float]
+    deviation: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `CategoryResult.to_json`."""
+        plain = asdict(self)
+        plain["seeds"], plain["categories"] = list(self.seeds), list(self.categories)
+        plain["mean"], plain["deviation"] = numbers(self.mean), numbers(self.deviation)
+        return plain
+
+
+def summarise(results: Iterable[CategoryResult]) -> list[Summary]:
+    """Means over categories and seeds, one row for each dataset, number of shots and method."""
+    groups: dict[tuple[str, int, str], list[CategoryResult]] = {}
+    for result in results:
+        for method in result.metrics:
+            groups.setdefault((result.dataset, result.shots, method), []).append(result)
+    rows = []
+    for (dataset, shots, method), group in groups.items():
+        seeds = tuple(dict.fromkeys(result.seed for result in group))
+        mean, deviation = {}, {}
+        for metric in METRICS:
+            by_seed = [
+                _mean(result.metrics[method][metric] for result in group if result.seed == seed)
+                for seed in seeds
+            ]
+            mean[metric] = _mean(by_seed)
+            deviation[metric] = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else math.nan
+        categories = tuple(dict.fromkeys(result.category for result in group))
+        rows.append(Summary(dataset, method, shots, seeds, categories, mean, deviation))
+    return rows
+
+
+def numbers(row: Mapping[str, float]) -> dict[str, float | None]:
+    """The same with None for NaN."""
+    return {name: None if math.isnan(value) else float(value) for name, value in row.items()}
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan

@@ -1,0 +1,130 @@
+"""Evaluation results as tables: on the screen, as CSV, as JSON."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from cfr_fast.evaluation.files import write_csv, write_json
+from cfr_fast.evaluation.results import (
+    LIMITS,
+    METRICS,
+    SAMPLED,
+    CategoryResult,
+    aupro_key,
+    numbers,
+    summarise,
+)
+
+FORMAT = "cfr_fast.evaluation/1"
+_SETTING = ("dataset", "category", "method", "shots", "seed", "rule", "training_samples")
+_COUNTS = ("normal", "anomalous", "size", "fit_seconds", "predict_seconds")
+
+
+def summary_table(results: Sequence[CategoryResult]) -> Table:
+    """Means over categories (± deviation over seeds), in percent: a pair of lines for each method.
+
+    One line has AUPRO with 99 thresholds, as papers report it, the other the exact one.
+    """
+    summaries = summarise(results)
+    title = " · ".join(
+        [
+            ", ".join(dict.fromkeys(row.dataset for row in summaries)),
+            _plural(len({result.category for result in results}), "category", "categories"),
+            _plural(len({result.seed for result in results}), "seed", "seeds"),
+            "percent",
+        ]
+    )
+    table = _table(title)
+    for column in ("shots", "method", "I-AUROC", "P-AUROC", "thresholds"):
+        table.add_column(column, justify="left" if column in ("method", "thresholds") else "right")
+    for limit in LIMITS:
+        table.add_column(f"AUPRO {limit:.0%}", justify="right")
+    for row in summaries:
+        cells = {name: _cell(row.mean[name], row.deviation[name]) for name in METRICS}
+        head = (f"{row.shots}", row.method, cells["i_auroc"], cells["p_auroc"])
+        for thresholds in (SAMPLED, None):
+            areas = [cells[aupro_key(limit, thresholds)] for limit in LIMITS]
+            table.add_row(*head, "exact" if thresholds is None else f"{thresholds}", *areas)
+            head = ("", "", "", "")
+        table.add_section()
+    return table
+
+
+def category_table(results: Sequence[CategoryResult]) -> Table:
+    """One line for each category, number of shots, seed and method; rates at the calibrated threshold."""
+    table = _table("by category · percent · AUPRO at 30 % · seconds")
+    names = ("category", "shots", "seed", "method", "I-AUROC", "P-AUROC", f"AUPRO {SAMPLED}", "AUPRO exact")
+    for column in (*names, "detected", "false alarms", "fit", "image"):
+        table.add_column(column, justify="left" if column in ("category", "method") else "right")
+    shown = ("i_auroc", "p_auroc", aupro_key(0.3, SAMPLED), aupro_key(0.3, None))
+    for result in results:
+        head = (result.category, f"{result.shots}", f"{result.seed}")
+        timing = (f"{result.fit_seconds:.1f}", f"{result.predict_seconds:.2f}")
+        for method, row in result.metrics.items():
+            cells = [_cell(row[name]) for name in (*shown, "detection_rate", "false_alarm_rate")]
+            table.add_row(*head, method, *cells, *timing)
+            head, timing = ("", "", ""), ("", "")
+    return table
+
+
+def screen(results: Sequence[CategoryResult]) -> Group:
+    """Both tables, for ``rich.print``."""
+    return Group(category_table(results), summary_table(results))
+
+
+def write_results_csv(path: Path | str, results: Sequence[CategoryResult]) -> None:
+    """Write one row for each category, shots, seed and method; metrics in [0, 1], empty where undefined."""
+    rows = []
+    for result in results:
+        plain = result.to_json()
+        shared = {name: plain[name] for name in (*_SETTING, *_COUNTS) if name != "method"}
+        shared["training_samples"] = " ".join(result.training_samples)
+        rows += [{**shared, "method": method, **numbers(row)} for method, row in result.metrics.items()]
+    write_csv(path, [*_SETTING, *METRICS, *_COUNTS], rows)
+
+
+def results_json(results: Sequence[CategoryResult]) -> dict[str, Any]:
+    """All results with their means and the versions of what computed them, ready for JSON."""
+    return {
+        "format": FORMAT,
+        "versions": {"python": platform.python_version()}
+        | {package: _version(package) for package in ("cfr-fast", "torch", "numpy", "scipy")},
+        "summary": [row.to_json() for row in summarise(results)],
+        "results": [result.to_json() for result in results],
+    }
+
+
+def write_results_json(path: Path | str, results: Sequence[CategoryResult]) -> None:
+    """Write `results_json`."""
+    write_json(path, results_json(results))
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+
+
+def _cell(value: float, deviation: float = math.nan) -> str:
+    if math.isnan(value):
+        return "—"
+    spread = "" if math.isnan(deviation) else f" ± {100 * deviation:.1f}"
+    return f"{100 * value:.1f}{spread}"
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
