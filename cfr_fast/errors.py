@@ -20,3 +20,12 @@ class InputError(CFRError, ValueError):
 
 class OutputError(CFRError, OSError):
     """A result that cannot be written; nothing half-written stays behind."""
+
+
+class NotFittedError(CFRError):
+    """A model was asked for a prediction, or to be saved, before it was fitted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this CFR model is not fitted: call fit(samples) first, or load one with CFR.load(path)"
+        )

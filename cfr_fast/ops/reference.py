@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import avg_pool2d, normalize
 
 BLOCK = 1 << 24  # elements of the largest temporary matrix
@@ -121,14 +122,14 @@ def replace_and_score(
     replacement: Tensor,
     replaced: Tensor,
     valid: Tensor,
-    shape: tuple[int, int],
 ) -> Tensor:
     """Product of both discrepancies after replacement, zero where invalid, box-filtered 5×5."""
     rgb_predicted = rgb_predicted.index_copy(0, replaced, replacement)
-    rgb = (normalize(rgb_predicted, dim=1) - normalize(rgb_observed, dim=1)).norm(dim=1)
-    xyz = (normalize(xyz_predicted, dim=1) - normalize(xyz_observed, dim=1)).norm(dim=1)
-    product = (rgb * xyz).masked_fill(~valid, 0).reshape(1, 1, *shape)
+    rgb = vector_norm(normalize(rgb_predicted, dim=1) - normalize(rgb_observed, dim=1), dim=1)
+    xyz = vector_norm(normalize(xyz_predicted, dim=1) - normalize(xyz_observed, dim=1), dim=1)
+    product = torch.zeros(valid.shape, dtype=rgb.dtype, device=rgb.device)
+    product[valid] = rgb * xyz
     if product.numel() == 0:
-        return product[0, 0]
-    filtered: Tensor = avg_pool2d(product, kernel_size=5, stride=1, padding=2)
-    return filtered[0, 0]
+        return product
+    filtered: Tensor = avg_pool2d(product[None], kernel_size=5, stride=1, padding=2)
+    return filtered[0]

@@ -1,0 +1,57 @@
+"""Thresholds from normal samples alone: what normal views of a part score, and how they spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cfr_fast.data.augment import augment
+from cfr_fast.data.sample import Sample
+
+SPREAD = 3.0  # standard deviations above the mean of normal scores
+PIXEL_QUANTILE = 0.9995  # share of a normal view's pixels below the pixel threshold
+
+
+def normal_views(samples: Sequence[Sample], views: int, seed: int) -> Iterator[Sample]:
+    """`views` augmented views of every sample; the same seed gives the same views."""
+    for number, sample in enumerate(samples):
+        for view in range(views):
+            yield augment(sample, np.random.default_rng((seed, number, view)))
+
+
+def quantile_theta(distances: Sequence[Tensor], reliable_share: float) -> float:
+    """θ such that `reliable_share` of the predictions on normal views lie closer to the bank.
+
+    Args:
+        distances: per view the cosine distances of its predictions to the RGB bank, float [V].
+        reliable_share: in (0, 1].
+
+    Returns:
+        The quantile over all views together; 1.0 where no view has a valid pixel.
+    """
+    values = torch.cat(list(distances)).double().cpu().numpy()
+    return float(np.quantile(values, reliable_share)) if values.size else 1.0
+
+
+def score_threshold(scores: Sequence[float]) -> float:
+    """Mean plus three standard deviations of the image scores of normal views, never below their maximum."""
+    values = np.asarray(scores, dtype=np.float64)
+    return float(max(values.max(), values.mean() + SPREAD * values.std()))
+
+
+def pixel_threshold(maps: Sequence[NDArray[np.float32]], threshold: float) -> float:
+    """Level of the anomaly map above which a pixel of an anomalous sample is held to be defective.
+
+    The 99.95 % quantile of the maps of normal views, but at most `threshold`, so that a sample labelled
+    anomalous always shows a defect.
+
+    Args:
+        maps: score maps of normal views, their invalid pixels left out.
+        threshold: the image threshold.
+    """
+    values = np.concatenate([np.ravel(values) for values in maps]) if maps else np.zeros(0)
+    return min(threshold, float(np.quantile(values, PIXEL_QUANTILE))) if values.size else threshold

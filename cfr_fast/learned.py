@@ -1,0 +1,78 @@
+"""What fitting leaves behind: networks, banks and thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cfr_fast import ops
+from cfr_fast.mappers import CyclicMappers
+from cfr_fast.memory import KeyValueBank
+from cfr_fast.retriever import AttentionRetriever, find_candidates
+from cfr_fast.settings import Settings
+
+
+@dataclass(eq=False)
+class Learned:
+    """The parts of a fitted model.
+
+    Args:
+        mappers: the cyclic pair.
+        pairs: the key-value bank that replacements come from; None without replacement.
+        rgb_bank: float [M, Dr], what a reliable prediction is close to; None without replacement.
+        retriever: composes replacements; None unless replacement is by attention.
+        theta: cosine distance to the RGB bank from which a prediction is unreliable.
+        threshold: image score above which a sample is anomalous.
+        pixel_threshold: level of the anomaly map above which pixels are marked.
+    """
+
+    mappers: CyclicMappers
+    pairs: KeyValueBank | None = None
+    rgb_bank: Tensor | None = None
+    retriever: AttentionRetriever | None = None
+    theta: float = float("inf")
+    threshold: float = float("inf")
+    pixel_threshold: float = float("inf")
+
+    def discrepancy(
+        self, rgb: Tensor, xyz: Tensor, valid: Tensor, settings: Settings
+    ) -> tuple[Tensor, Tensor]:
+        """The discrepancy map s of one sample: predict, filter, replace, score.
+
+        Args:
+            rgb: float [V, Dr], observed features of the valid pixels, in raster order.
+            xyz: float [V, Dx], of the same pixels.
+            valid: bool [h, w] with V True pixels.
+            settings: of the model.
+
+        Returns:
+            s, float [h, w], and the replaced rows, int64 [U].
+        """
+        predicted_rgb, predicted_xyz = self.mappers.xyz_to_rgb(xyz), self.mappers.rgb_to_xyz(rgb)
+        if self.rgb_bank is None:
+            unreliable = torch.empty(0, dtype=torch.int64, device=rgb.device)
+            replacement = rgb[unreliable]
+        else:
+            unreliable = ops.confidence_filter(predicted_rgb, self.rgb_bank, self.theta)
+            replacement = self._replacement(rgb[unreliable], xyz[unreliable], settings)
+        found = ops.replace_and_score(predicted_rgb, rgb, predicted_xyz, xyz, replacement, unreliable, valid)
+        return found, unreliable
+
+    def distances(self, xyz: Tensor) -> Tensor:
+        """Cosine distance of every prediction from xyz [V, Dx] to the RGB bank, float [V]."""
+        assert self.rgb_bank is not None
+        return 1 - ops.topk_cosine(self.mappers.xyz_to_rgb(xyz), self.rgb_bank, 1)[0][:, 0]
+
+    def _replacement(self, rgb: Tensor, xyz: Tensor, settings: Settings) -> Tensor:
+        assert self.rgb_bank is not None
+        if self.retriever is None:
+            return self.rgb_bank[ops.topk_cosine(rgb, self.rgb_bank, 1)[1][:, 0]]
+        assert self.pairs is not None
+        if settings.replacement == "bank":
+            return self.retriever.attend_bank(xyz, self.pairs)
+        replaced: Tensor = self.retriever(
+            xyz, self.pairs, find_candidates(xyz, self.pairs, settings.candidates)
+        )
+        return replaced

@@ -1,0 +1,127 @@
+"""Everything that decides what a model computes, checked on the way in."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from cfr_fast.errors import InputError
+
+REPLACEMENTS = ("attention", "bank", "nearest", "none")
+BACKGROUNDS = ("auto", "plane", "distance", "none")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of CFR; every one can be given to ``CFR(...)`` by name.
+
+    Args:
+        rgb: RGB extractor, a registry name such as ``classic`` or ``timm:<model>``.
+        xyz: 3D extractor, such as ``classic`` or ``normals:<model>``.
+        rgb_options: options of the RGB extractor.
+        xyz_options: options of the 3D extractor.
+        size: maps are computed on size×size pixels.
+        crop: cut every sample to its object first (at native resolution).
+        background: how points off the object are removed: ``auto``, ``plane``, ``distance`` or ``none``.
+        mapper_epochs: passes over the shots for the mappers.
+        mapper_lr: learning rate of their Adam.
+        coreset: share of rows that the memory banks keep.
+        bank_background: whether pixels without 3D features enter the banks (the paper's scripts keep them).
+        replacement: what replaces unreliable predictions: ``attention`` over retrieved rows, attention over
+            the whole ``bank``, the ``nearest`` row to the observed feature, or ``none``.
+        theta: cosine distance θ from which a prediction is unreliable; None calibrates it on normal views.
+        reliable_share: share of predictions on normal views that the calibrated θ leaves alone.
+        candidates: rows of the bank that attention looks at.
+        bank_rows: most rows of the bank that candidates are searched in.
+        attention_epochs: passes over the shots for the retriever.
+        attention_lr: learning rate of its Adam.
+        attention_width: width of its projections.
+        attention_queries: most pixels of a shot in one step.
+        normalize_qk: whether projected queries and keys are L2-normalised.
+        threshold: image score above which a sample is anomalous; None calibrates it on normal views.
+        views: augmented views per shot used to calibrate.
+        seed: of everything random.
+
+    Raises:
+        InputError: a value outside its range, or a name that does not exist.
+    """
+
+    rgb: str = "classic"
+    xyz: str = "classic"
+    rgb_options: dict[str, Any] = field(default_factory=dict)
+    xyz_options: dict[str, Any] = field(default_factory=dict)
+    size: int = 224
+    crop: bool = False
+    background: str = "auto"
+    mapper_epochs: int = 100
+    mapper_lr: float = 1e-3
+    coreset: float = 0.1
+    bank_background: bool = False
+    replacement: str = "attention"
+    theta: float | None = None
+    reliable_share: float = 0.95
+    candidates: int = 3
+    bank_rows: int = 20_000
+    attention_epochs: int = 100
+    attention_lr: float = 1e-4
+    attention_width: int = 128
+    attention_queries: int = 20_000
+    normalize_qk: bool = False
+    threshold: float | None = None
+    views: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("replacement", self.replacement, REPLACEMENTS)
+        _one_of("background", self.background, BACKGROUNDS)
+        for name, low in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise InputError(name, f"a whole number ≥ {low}", repr(value))
+        for name in ("mapper_lr", "attention_lr"):
+            if not getattr(self, name) > 0:
+                raise InputError(name, "a number > 0", repr(getattr(self, name)))
+        for name in ("coreset", "reliable_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(name, "a share in (0, 1]", repr(getattr(self, name)))
+        needs_views = self.theta is None and self.replacement != "none"
+        if self.views == 0 and (needs_views or self.threshold is None):
+            raise InputError("views", "at least 1, unless theta and threshold are given", "0")
+
+    @staticmethod
+    def create(**values: Any) -> Settings:
+        """Settings from names and values.
+
+        Raises:
+            InputError: a name that does not exist, or a value outside its range.
+        """
+        known = [entry.name for entry in fields(Settings)]
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                raise InputError("settings", f"names among {', '.join(known)}", f"{name!r}{hint}")
+        return Settings(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names and values, JSON-able."""
+        return asdict(self)
+
+
+_LEAST = {
+    "size": 16,
+    "mapper_epochs": 1,
+    "candidates": 1,
+    "bank_rows": 1,
+    "attention_epochs": 1,
+    "attention_width": 1,
+    "attention_queries": 1,
+    "views": 0,
+    "seed": 0,
+}
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(name, f"one of {', '.join(known)}", repr(value))

@@ -1,0 +1,79 @@
+"""From the frozen networks' tokens to the map, against the authors' scripts on real samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
+
+from cfr_fast.learned import Learned
+from cfr_fast.mappers import CyclicMappers
+from cfr_fast.memory import KeyValueBank
+from cfr_fast.retriever import AttentionRetriever
+from cfr_fast.scoring import image_score, localization_map
+from cfr_fast.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def recorded(golden: Path) -> dict[str, Tensor]:
+    return load_file(golden / "inference.safetensors")
+
+
+@pytest.fixture(scope="module")
+def learned(golden: Path) -> Learned:
+    def read(pattern: str) -> dict[str, Tensor]:
+        return torch.load(next(golden.glob(pattern)), weights_only=True)
+
+    mappers, retriever = CyclicMappers(768, 1152), AttentionRetriever(1152, 768)
+    mappers.rgb_to_xyz.load_state_dict(read("CFR_2Dto3D_*.pth"))
+    mappers.xyz_to_rgb.load_state_dict(read("CFR_3Dto2D_*.pth"))
+    retriever.load_state_dict(read("ATTN_*.pth"))
+    bank = torch.load(golden / "memory_bank_1shot.pt", weights_only=True)
+    pairs = KeyValueBank(**read("memory_bank_kv_1shot.pt"))
+    return Learned(mappers.eval(), pairs, bank, retriever.eval())
+
+
+def expanded_three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """The authors' float32 habit: squared distances as ‖a‖² + ‖b‖² − 2a·b, rounding included."""
+    squared = -2 * (points @ centers.T) + points.square().sum(1)[:, None] + centers.square().sum(1)
+    nearest, index = squared.topk(3, dim=1, largest=False)
+    inverse = 1 / (nearest + 1e-8)
+    return index, inverse / inverse.sum(dim=1, keepdim=True)
+
+
+def dense_features(got: dict[str, Tensor], sample: int) -> tuple[Tensor, Tensor]:
+    """RGB [50176, 768] and 3D [50176, 1152] features as the paper's protocol builds them."""
+    rgb = interpolate(got[f"{sample}.rgb_tokens"][None], (224, 224), mode="bilinear")[0].flatten(1).T
+    cloud = got[f"{sample}.pc"].flatten(1).T
+    rows = (cloud != 0).all(dim=1).nonzero()[:, 0]
+    points = cloud[rows]
+    index, weight = expanded_three_nn(points, points[got[f"{sample}.center_idx"].long()])
+    xyz = torch.zeros(224 * 224, 1152)
+    xyz[rows] = (got[f"{sample}.xyz_tokens"].T[index] * weight[..., None]).sum(dim=1)
+    pooled = adaptive_avg_pool2d(avg_pool2d(xyz.T.reshape(1, 1152, 224, 224), 3, stride=1), (224, 224))
+    return rgb, pooled[0].flatten(1).T
+
+
+@pytest.mark.parametrize("sample", [0, 1, 2])
+def test_map_and_score(recorded: dict[str, Tensor], learned: Learned, sample: int) -> None:
+    rgb, xyz = dense_features(recorded, sample)
+    torch.testing.assert_close(rgb[::970], recorded[f"{sample}.rgb_rows_every_970"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(xyz[::970], recorded[f"{sample}.xyz_rows_every_970"], rtol=1e-4, atol=1e-4)
+    valid = xyz.sum(dim=1) != 0
+    rgb, xyz = rgb[valid], xyz[valid]
+    with torch.no_grad():
+        distances = learned.distances(xyz)
+        torch.testing.assert_close(distances, recorded[f"{sample}.pred_dist"][valid], rtol=0, atol=2e-6)
+        for name, theta in zip("ab", recorded["theta"].tolist(), strict=True):
+            learned.theta = theta
+            found, _ = learned.discrepancy(rgb, xyz, valid.reshape(224, 224), Settings())
+            wanted = recorded[f"{sample}.map_{name}"]
+            close = (localization_map(found) - wanted).abs() <= 1e-4 * wanted.max()
+            assert close.double().mean() > 0.9999  # a pixel may change sides of θ in the last digit
+            assert image_score(found) == pytest.approx(
+                float(recorded[f"{sample}.image_score_{name}"]), rel=1e-5
+            )
