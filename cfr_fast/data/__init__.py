@@ -1,1 +1,36 @@
 """Samples, readers, preparation and the procedural set; knows no other room."""
+
+from cfr_fast.data.camera import Camera, read_camera
+from cfr_fast.data.clouds import project_points, read_xyz, write_xyz
+from cfr_fast.data.datasets import DatasetName, detect_dataset, list_categories, load_category
+from cfr_fast.data.depth import depth_to_xyz, read_depth
+from cfr_fast.data.discover import find_samples
+from cfr_fast.data.files import PathLike, write_atomically
+from cfr_fast.data.images import read_mask, read_rgb, write_mask, write_rgb
+from cfr_fast.data.sample import Category, Sample, SampleSource
+from cfr_fast.data.units import Unit
+
+__all__ = [
+    "Camera",
+    "Category",
+    "DatasetName",
+    "PathLike",
+    "Sample",
+    "SampleSource",
+    "Unit",
+    "depth_to_xyz",
+    "detect_dataset",
+    "find_samples",
+    "list_categories",
+    "load_category",
+    "project_points",
+    "read_camera",
+    "read_depth",
+    "read_mask",
+    "read_rgb",
+    "read_xyz",
+    "write_atomically",
+    "write_mask",
+    "write_rgb",
+    "write_xyz",
+]
