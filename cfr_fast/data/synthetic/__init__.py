@@ -1,0 +1,5 @@
+"""A procedural RGB-D set of sweets and biscuits, with defects and exact masks; no download."""
+
+from cfr_fast.data.synthetic.scene import categories, defects, intrinsics, make_sample, one_to_many
+
+__all__ = ["categories", "defects", "intrinsics", "make_sample", "one_to_many"]
