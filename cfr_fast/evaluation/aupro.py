@@ -49,7 +49,7 @@ def aupro(
         exactly, the diagonal's area: limit / 2.
 
     Raises:
-        InputError: shapes that differ, NaN or Inf in a map, a limit outside (0, 1], thresholds below 1.
+        InputError: shapes that differ, NaN or Inf in a map, a limit outside (0, 1], thresholds below 2.
     """
     limits = (limit,) if isinstance(limit, int | float) else tuple(limit)
     for value in limits:
@@ -78,8 +78,8 @@ def pro_curve(maps: Images, ground_truth: Images, thresholds: int | None = None)
     Returns:
         (fpr, pro), float64, both ascending; two single NaNs where there is no defect or no negative pixel.
     """
-    if thresholds is not None and thresholds < 1:
-        raise InputError("thresholds", "a positive number, or None for exact", f"{thresholds}")
+    if thresholds is not None and thresholds < 2:
+        raise InputError("thresholds", "at least 2, or None for exact", f"{thresholds}")
     pairs = checked_pairs(maps, ground_truth)
     scores, weights = _regions(pairs)
     negative_count = sum(mask.size for _, mask in pairs) - scores.size

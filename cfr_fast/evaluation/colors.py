@@ -51,8 +51,8 @@ def heat_over(photo: RGB, level: NDArray[np.float32]) -> RGB:
         level: [h, w] in [0, 1], from `heat`.
     """
     shade = palette("inferno")[np.round(level * 255).astype(np.intp)]
-    opacity = (0.15 + 0.75 * np.sqrt(level))[..., None]
-    return np.round((1 - opacity) * gray(photo) * 0.75 + opacity * shade).astype(np.uint8)
+    opacity = np.minimum(0.9, 1.4 * level)[..., None]
+    return np.asarray(np.round((1 - opacity) * gray(photo) * 0.75 + opacity * shade), dtype=np.uint8)
 
 
 def gray(photo: RGB) -> RGB:
