@@ -45,3 +45,18 @@ class Result:
     valid: NDArray[np.bool_]
     replaced: NDArray[np.bool_]
     frame: Frame
+
+    def verdict(self) -> Verdict:
+        """The numbers without the maps, for long runs."""
+        return Verdict(self.name, self.score, self.threshold, self.label, self.replaced_fraction)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A result's numbers; fields as in `Result`."""
+
+    name: str
+    score: float
+    threshold: float
+    label: bool
+    replaced_fraction: float

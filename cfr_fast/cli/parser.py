@@ -1,0 +1,213 @@
+"""Commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from cfr_fast.cli import commands
+
+DATASETS = ("auto", "mvtec3d", "eyecandies", "folder")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; every command sets ``run`` to the function that serves it."""
+    parser = argparse.ArgumentParser(
+        prog="cfr",
+        description="Few-shot RGB + 3D anomaly detection: teach with 1 to 4 good parts, see what differs.",
+        epilog="first steps:  cfr demo",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=commands.Version, nargs=0, help="print the version and exit")
+    make = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _demo(make)
+    _fit(make)
+    _predict(make)
+    _evaluate(make)
+    _prepare(make)
+    _synth(make)
+    _info(make)
+    return parser
+
+
+def _command(make: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = make.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="example:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _demo(make: Any) -> None:
+    command = _command(
+        make,
+        "demo",
+        commands.demo,
+        "make a small procedural set, fit, evaluate, and write pictures and a table (no download)",
+        "cfr demo --out cfr_demo",
+    )
+    command.add_argument("--out", type=Path, default=Path("cfr_demo"), help="folder (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of the set and of the models")
+    _json(command)
+
+
+def _fit(make: Any) -> None:
+    command = _command(
+        make,
+        "fit",
+        commands.fit,
+        "learn what normal looks like from a few good samples, and write a model",
+        "cfr fit --data mvtec3d --category bagel --shots 4 -o bagel.cfr.safetensors\n"
+        "cfr fit good/part1.png good/part2.png -o part.cfr.safetensors",
+    )
+    command.add_argument("files", nargs="*", type=Path, help="normal samples: any file of each, or folders")
+    command.add_argument("-o", "--out", type=Path, required=True, help="model file to write")
+    _data(command, required=False)
+    command.add_argument("--category", help="category to learn; needed where --data holds several")
+    command.add_argument("--shots", type=int, default=1, help="training samples to draw (default: 1)")
+    _choice(command)
+    command.add_argument("--shot-seed", type=int, default=42, help="of the draw (default: 42, the paper's)")
+    command.add_argument("--seed", type=int, default=0, help="of the model")
+    _files(command)
+    _model(command)
+    _json(command)
+
+
+def _predict(make: Any) -> None:
+    command = _command(
+        make,
+        "predict",
+        commands.predict,
+        "judge samples: overlays, masks, raw maps, scores.csv and scores.json",
+        "cfr predict bagel.cfr.safetensors mvtec3d/bagel/test/hole -o out",
+    )
+    command.add_argument("model", type=Path, help="model file")
+    command.add_argument("files", nargs="+", type=Path, help="any file of each sample, or folders")
+    command.add_argument("-o", "--out", type=Path, required=True, help="folder for the results")
+    command.add_argument("--maps", choices=("npy", "tiff"), default="npy", help="format of the raw maps")
+    _files(command)
+    _device(command)
+    _json(command)
+
+
+def _evaluate(make: Any) -> None:
+    command = _command(
+        make,
+        "evaluate",
+        commands.evaluate,
+        "run the paper's protocol: AUROC, AUPRO, tables and pictures",
+        "cfr evaluate --dataset mvtec3d --data mvtec3d --category bagel dowel --shots 1 4 --seeds 42 0 1",
+    )
+    _data(command, required=True)
+    command.add_argument("--category", nargs="+", help="categories (default: all)")
+    command.add_argument("--shots", type=int, nargs="+", default=[1], help="numbers of shots (default: 1)")
+    command.add_argument("--seeds", type=int, nargs="+", default=[42], help="of draw and model (default: 42)")
+    _choice(command)
+    command.add_argument(
+        "-o", "--out", type=Path, default=Path("results"), help="folder (default: %(default)s)"
+    )
+    command.add_argument("--no-pictures", action="store_true", help="write tables only")
+    _model(command)
+    _json(command)
+
+
+def _prepare(make: Any) -> None:
+    command = _command(
+        make,
+        "prepare",
+        commands.prepare_dataset,
+        "remove backgrounds from a dataset's clouds, out of place, in MVTec 3D-AD's layout",
+        "cfr prepare --dataset mvtec3d --data raw --out prepared",
+    )
+    _data(command, required=True)
+    command.add_argument("--category", nargs="+", help="categories (default: all)")
+    command.add_argument("-o", "--out", type=Path, required=True, help="folder to write, outside of --data")
+    _background(command)
+    command.add_argument("--seed", type=int, default=0, help="of the plane search")
+
+
+def _synth(make: Any) -> None:
+    command = _command(
+        make,
+        "synth",
+        commands.synth,
+        "write the procedural set of sweets and biscuits, in MVTec 3D-AD's layout",
+        "cfr synth --out sweets --category praline cookie --size 256",
+    )
+    command.add_argument("-o", "--out", type=Path, required=True, help="folder, new or empty")
+    command.add_argument("--category", nargs="+", help="categories (default: all)")
+    command.add_argument("--train", type=int, default=4, help="training samples per category")
+    command.add_argument("--good", type=int, default=6, help="good test samples per category")
+    command.add_argument("--defective", type=int, default=2, help="test samples per defect type")
+    command.add_argument("--size", type=int, default=256, help="image side in pixels")
+    command.add_argument("--background", action="store_true", help="let the table show in the clouds")
+    command.add_argument("--seed", type=int, default=0, help="same seed, same bytes")
+
+
+def _info(make: Any) -> None:
+    command = _command(
+        make,
+        "info",
+        commands.info,
+        "show versions, device, extractors, and every op's backend and why",
+        "cfr info --json",
+    )
+    _json(command)
+
+
+def _data(command: argparse.ArgumentParser, required: bool) -> None:
+    command.add_argument(
+        "--data", type=Path, required=required, help="folder of a dataset or of one category"
+    )
+    command.add_argument(
+        "--dataset", choices=DATASETS, default="auto", help="its layout (default: recognised)"
+    )
+
+
+def _choice(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--rule", choices=("rng42", "first"), default="rng42", help="how shots are chosen")
+    command.add_argument("--samples", nargs="+", metavar="NAME", help="choose exactly these training samples")
+
+
+def _files(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--camera", type=Path, help="camera.json with fx, fy, cx, cy for depth images")
+    command.add_argument("--unit", choices=("m", "mm"), help="of clouds and float depth (default: metres)")
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+
+
+def _background(command: argparse.ArgumentParser) -> None:
+    known = ("auto", "plane", "distance", "none")
+    command.add_argument("--background", choices=known, default="auto", help="how it is found")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("model")
+    group.add_argument("--rgb", default="classic", help="RGB extractor, such as timm:resnet18")
+    group.add_argument("--xyz", default="classic", help="3D extractor, such as normals:resnet18")
+    group.add_argument("--replacement", choices=("attention", "bank", "nearest", "none"), default="attention")
+    group.add_argument("--size", type=int, default=224, help="maps are computed on size×size pixels")
+    group.add_argument("--crop", action="store_true", help="cut every sample to its object first")
+    _background(command)
+    _device(command)
+    group.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other setting, values as in JSON: --set mapper_epochs=50 theta=0.4 "
+        '\'rgb_options={"weights": "net.safetensors"}\'',
+    )
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--json", action="store_true", help="print JSON on standard output instead of tables"
+    )

@@ -1,0 +1,144 @@
+"""Mappers, banks, retriever and scoring by themselves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from cfr_fast import InputError
+from cfr_fast.mappers import train_mappers
+from cfr_fast.memory import KeyValueBank, build_banks, draw_rows, greedy_coreset
+from cfr_fast.retriever import train_retriever
+from cfr_fast.scoring import image_score, localization_map, score_map
+from cfr_fast.settings import Settings
+
+
+def shots(count: int = 2, rows: int = 60) -> list[tuple[Tensor, Tensor]]:
+    """3D features that RGB features are a function of, so that there is something to learn."""
+    draw = torch.Generator().manual_seed(3)
+    mix = torch.randn(12, 8, generator=draw)
+    made = []
+    for _ in range(count):
+        xyz = torch.randn(rows, 12, generator=draw)
+        made.append((torch.tanh(xyz @ mix), xyz))
+    return made
+
+
+def test_mappers_learn_both_directions_and_repeat() -> None:
+    data = shots()
+    pair = train_mappers(data, epochs=150, learning_rate=1e-2, seed=5)
+    again = train_mappers(data, epochs=150, learning_rate=1e-2, seed=5)
+    other = train_mappers(data, epochs=1, learning_rate=1e-3, seed=6)
+    rgb, xyz = data[0]
+    assert cosine_similarity(pair.xyz_to_rgb(xyz), rgb).mean() > 0.9
+    assert cosine_similarity(pair.rgb_to_xyz(rgb), xyz).mean() > 0.7
+    weights, repeated, others = (p.xyz_to_rgb.w12.weight for p in (pair, again, other))
+    assert torch.equal(weights, repeated)
+    assert not torch.equal(weights, others)
+    assert not any(p.requires_grad for p in pair.parameters())
+
+
+def test_training_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    train_mappers(shots(), epochs=1, learning_rate=1e-3, seed=0)
+    bank = KeyValueBank(*reversed(shots()[0]))
+    options = {"learning_rate": 1e-3, "most_queries": 40, "width": 8, "normalize_qk": True, "seed": 0}
+    train_retriever(shots(), bank, candidates=3, epochs=1, **options)  # type: ignore[arg-type]
+    greedy_coreset(torch.randn(50, 300, generator=torch.Generator()), 0.1, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("candidates", [3, None])
+def test_retriever_learns(candidates: int | None) -> None:
+    data = shots()
+    rgb, xyz = data[0]
+    bank = KeyValueBank(xyz, rgb)
+
+    def error(epochs: int) -> float:
+        retriever = train_retriever(
+            data,
+            bank,
+            candidates=candidates,
+            epochs=epochs,
+            learning_rate=1e-2,
+            most_queries=1000,
+            width=16,
+            normalize_qk=False,
+            seed=1,
+        )
+        index = torch.arange(len(xyz))[:, None]
+        output = retriever(xyz, bank, index) if candidates else retriever.attend_bank(xyz, bank)
+        return float(1 - cosine_similarity(output, rgb).mean())
+
+    assert error(60) < 0.5 * error(1)
+
+
+def test_coreset_covers_better_than_chance() -> None:
+    features = torch.randn(400, 200, generator=torch.Generator().manual_seed(0))
+    features[:300] *= 0.05  # most rows are alike
+    picks = greedy_coreset(features, 0.1, seed=0)
+    assert len(picks) == len(set(picks.tolist())) == 40
+    assert (picks >= 300).sum() >= 35
+    assert torch.equal(picks, greedy_coreset(features, 0.1, seed=0))
+    assert not torch.equal(picks, greedy_coreset(features, 0.1, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "ratio", "message"), [(0, 0.1, "features"), (5, 0.0, "ratio"), (5, 1.1, "ratio")]
+)
+def test_coreset_errors(rows: int, ratio: float, message: str) -> None:
+    with pytest.raises(InputError, match=f"{message}: expected"):
+        greedy_coreset(torch.zeros(rows, 3), ratio, 0)
+
+
+def test_tiny_banks_keep_at_least_one_row() -> None:
+    pairs, rgb_bank = build_banks(torch.ones(3, 4), torch.ones(3, 2), 0.1, 0)
+    assert pairs.keys.shape == (1, 2)
+    assert pairs.values.shape == rgb_bank.shape == (1, 4)
+
+
+def test_draw_rows_keeps_pairs_together() -> None:
+    keys = torch.arange(50.0)[:, None]
+    drawn = draw_rows(KeyValueBank(keys, keys * 2), 20, seed=0)
+    assert drawn.keys.shape == (20, 1)
+    assert torch.equal(drawn.values, drawn.keys * 2)
+    assert torch.equal(drawn.keys, drawn.keys.unique(dim=0))
+    assert draw_rows(KeyValueBank(keys, keys), 50, seed=0).keys is keys
+
+
+def test_scoring_normalises_by_the_nonzero_mean() -> None:
+    found = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
+    assert torch.equal(localization_map(found), found / 2)
+    torch.testing.assert_close(score_map(found), found / 2**0.5)
+    assert image_score(found) == pytest.approx(3 / 2**0.5)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (4, 5)])
+def test_scoring_of_nothing_is_zero(shape: tuple[int, int]) -> None:
+    found = torch.zeros(shape)
+    assert image_score(found) == 0
+    assert torch.equal(localization_map(found), found)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"replacement": "magic"}, "replacement: expected one of attention"),
+        ({"size": 3}, "size: expected a whole number ≥ 16, got 3"),
+        ({"size": 64.5}, "size: expected a whole number"),
+        ({"coreset": 0}, r"coreset: expected a share in \(0, 1\], got 0"),
+        ({"mapper_lr": -1.0}, "mapper_lr: expected a number > 0"),
+        ({"mapper_epoch": 5}, "did you mean 'mapper_epochs'"),
+        ({"views": 0}, "views: expected at least 1, unless theta and threshold are given"),
+        ({"seed": -1}, "seed: expected a whole number ≥ 0"),
+    ],
+)
+def test_settings_say_what_is_wrong(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Settings.create(**values)
+
+
+def test_settings_without_views_when_levels_are_given() -> None:
+    assert Settings.create(views=0, theta=0.4, threshold=1.0).views == 0
