@@ -76,10 +76,10 @@ def wafer(canvas: Canvas, rng: np.random.Generator) -> Shape:
     inside = corner - outside + 0.15 * canvas.noise(rng, 5.0)
     rib_u = np.abs(canvas.u / pitch - np.floor(canvas.u / pitch) - 0.5) * 2
     rib_v = np.abs(canvas.v / pitch - np.floor(canvas.v / pitch) - 0.5) * 2
-    rib = smoothstep(0.45, 0.8, np.maximum(rib_u, rib_v))
+    rib = smoothstep(0.35, 0.8, np.maximum(rib_u, rib_v))
     rib = np.maximum(rib, smoothstep(2.6, 1.8, inside))
     bake = canvas.noise(rng, 16.0)
-    height = slab(canvas, inside, 9 + 3.2 * rib + 0.25 * bake, 1.0)
+    height = slab(canvas, inside, 9.5 + 2.8 * rib + 0.25 * bake, 1.0)
     height = height + (0.08 * canvas.noise(rng, 1.3) + 0.08 * canvas.noise(rng, 3.0)) * (height > 0)
     return Shape(height, {"rib": rib})
 

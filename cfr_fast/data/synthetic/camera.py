@@ -12,6 +12,9 @@ from cfr_fast.data.synthetic.canvas import Canvas, Grid
 FOCAL = 3.2
 """Focal length as a multiple of the image side."""
 
+STEPS = 16
+"""Even steps from the top to the table; steep walls are then found by bisection."""
+
 Window = tuple[slice, slice]
 
 
@@ -96,19 +99,18 @@ def bilinear(image: NDArray[np.float32], row: Grid, col: Grid) -> NDArray[np.flo
     return np.asarray(upper + (lower - upper) * down, dtype=np.float32)
 
 
-def cast(camera: Camera, canvas: Canvas, height: Grid | None, window: Window, steps: int = 14) -> View:
+def cast(camera: Camera, canvas: Canvas, height: Grid | None, top: float, window: Window) -> View:
     """First hit of every ray with the height field: even steps down, then bisection.
 
     Args:
         camera: whose rays.
         canvas: where `height` lies; its positions are reported.
         height: float32 [N, N], mm; None for the bare table.
+        top: where the rays start their steps, mm; at or above every height.
         window: pixels to look at.
-        steps: number of steps down; a spike thinner than one may be missed.
     """
     rotation, origin = camera.to_table()
     direction = camera.rays()[window] @ rotation.T.astype(np.float32)
-    top = 0.0 if height is None else float(height.max()) + 0.1
     down = -1 / direction[..., 2]
     upper, drop = np.float32(origin[2] - top) * down, np.float32(top) * down
     limit, scale = np.float32(canvas.count - 1), np.float32(1 / canvas.spacing)
@@ -126,8 +128,8 @@ def cast(camera: Camera, canvas: Canvas, height: Grid | None, window: Window, st
     flat = height.ravel()
     low, high = np.zeros_like(upper), np.ones_like(upper)
     falling = np.ones(upper.shape, dtype=bool)
-    for k in range(1, steps):
-        share = k / steps
+    for k in range(1, STEPS):
+        share = k / STEPS
         row, col = place(share)
         seen = flat.take((row + 0.5).astype(np.int64) * canvas.count + (col + 0.5).astype(np.int64))
         hit = falling & (seen >= top * (1 - share))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
 
 from cfr_fast.data.synthetic.canvas import Canvas, Grid, smoothstep
 from cfr_fast.data.synthetic.materials import Look, linear, mix
@@ -32,22 +32,22 @@ class Site:
 
 
 def dent(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
-    """Pressed in, 1 to 3 mm."""
-    site = _inside(canvas, height, rng, rng.uniform(4.5, 8.5))
-    depth = rng.uniform(1.1, 3.0) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
+    """Pressed in, 1.5 to 4 mm."""
+    site = _inside(canvas, height, rng, rng.uniform(5.0, 9.5))
+    depth = rng.uniform(1.5, 4.0) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
     return np.maximum(height - depth, np.minimum(height, FLOOR)).astype(np.float32), look
 
 
 def bump(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
-    """Raised, 1 to 3 mm, in the part's own colour."""
-    site = _inside(canvas, height, rng, rng.uniform(4.0, 7.5))
-    rise = rng.uniform(1.1, 3.0) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
+    """Raised, 1.5 to 4 mm, in the part's own colour."""
+    site = _inside(canvas, height, rng, rng.uniform(4.5, 8.5))
+    rise = rng.uniform(1.5, 4.0) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
     return (height + rise * (height > FLOOR)).astype(np.float32), look
 
 
 def colour(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
     """A stain of a foreign colour that differs plainly from what it covers; the shape stays."""
-    site = _inside(canvas, height, rng, rng.uniform(3.5, 7.5))
+    site = _inside(canvas, height, rng, rng.uniform(4.0, 8.5))
     below = look.albedo[site.reach < 0.6].reshape(-1, 3)
     local = below.mean(axis=0) if len(below) else look.albedo.mean(axis=(0, 1))
     contrast = [float(np.abs(np.sqrt(stain) - np.sqrt(local)).max()) for stain in STAINS]
@@ -60,10 +60,10 @@ def colour(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -
 
 def rough(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
     """A smooth skin gone: uneven at the scale of a millimetre or two, and matt."""
-    site = _inside(canvas, height, rng, rng.uniform(6.0, 10.0))
+    site = _inside(canvas, height, rng, rng.uniform(6.5, 11.0))
     cover = smoothstep(1.0, 0.8, site.reach) * (height > FLOOR)
-    relief = canvas.noise(rng, rng.uniform(1.7, 2.3)) * rng.uniform(0.45, 0.75)
-    rise = np.clip(relief, -1.6, 1.6) * cover
+    relief = canvas.noise(rng, rng.uniform(1.7, 2.3)) * rng.uniform(0.7, 1.1)
+    rise = np.clip(relief, -1.8, 1.8) * cover
     gloss = look.gloss * (1 - 0.7 * cover)
     return (height + rise).astype(np.float32), replace(look, gloss=gloss.astype(np.float32))
 
@@ -72,10 +72,13 @@ def hole(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> 
     """A pit with steep walls, or (one time in three) an edge broken off down to the table."""
     if rng.random() < 1 / 3:
         site = _at_edge(canvas, height, rng, rng.uniform(7.0, 11.0))
-        left = smoothstep(0.9, 1.0, site.reach)
-        filling = mix(look.albedo, look.filling * np.float32(0.85), smoothstep(1.3, 1.12, site.reach))
+        left = smoothstep(0.88, 1.0, site.reach)
+        pieces, count = label(height * left > 0.5 * FLOOR)
+        if count > 1:
+            left *= pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax())
+        filling = mix(look.albedo, look.filling * np.float32(0.85), smoothstep(1.12, 1.02, site.reach))
         return (height * left).astype(np.float32), replace(look, albedo=filling)
-    site = _inside(canvas, height, rng, rng.uniform(2.8, 5.0))
+    site = _inside(canvas, height, rng, rng.uniform(3.2, 6.0))
     ground = np.maximum(FLOOR + 0.3 * canvas.noise(rng, 2.0), height - rng.uniform(5.0, 9.0))
     pit = smoothstep(1.0, 0.75, site.reach) * (height > FLOOR)
     sunk = height - np.clip(height - ground, 0, None) * pit

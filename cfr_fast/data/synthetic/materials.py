@@ -58,7 +58,7 @@ def praline(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
     """Dark chocolate, milk-white drizzle."""
     albedo = linear("5a3220") * _batch(rng) * _grain(canvas, rng, 5.0, 0.05)
     albedo = mix(albedo, linear("f0dcb8"), shape.maps["drizzle"])
-    return Look(albedo, _even(canvas, 0.22), 28, 0.05, linear("b98a5a"))
+    return Look(albedo, _even(canvas, 0.22), 70, 0.05, linear("b98a5a"))
 
 
 def sandwich(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
@@ -82,7 +82,7 @@ def wafer(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
     """Pale in the pockets, baked darker on the ribs."""
     albedo = linear("e9c27c") * _batch(rng) * _grain(canvas, rng, 1.5, 0.06) * _grain(canvas, rng, 14.0, 0.06)
     albedo = mix(albedo, linear("c98a40"), 0.85 * shape.maps["rib"])
-    return Look(albedo, _even(canvas, 0.04), 12, 0.08, linear("f4e3b8"))
+    return Look(albedo, _even(canvas, 0.04), 12, 0.08, linear("e0b878"))
 
 
 def candy_cane(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
@@ -102,7 +102,7 @@ def confetti(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
     """Milk chocolate; every bead draws its colour."""
     albedo = linear("80502f") * _batch(rng) * _grain(canvas, rng, 5.0, 0.05)
     albedo, bead = _strewn(albedo, shape, rng)
-    return Look(albedo, (0.12 + 0.1 * bead).astype(np.float32), 24, 0.08, linear("d9b98c"))
+    return Look(albedo, (0.12 + 0.1 * bead).astype(np.float32), 55, 0.08, linear("d9b98c"))
 
 
 def gummy(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
@@ -113,7 +113,13 @@ def gummy(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
     albedo = mix(JELLY[lower], JELLY[upper], share) * _batch(rng)
     thin = smoothstep(19, 6, shape.height)
     albedo = albedo * (0.85 + 0.35 * thin)[..., None]
-    return Look(albedo.astype(np.float32), _even(canvas, 0.34), 50, 0.6, linear("f0d9b0"))
+    return Look(
+        albedo.astype(np.float32),
+        _even(canvas, 0.34),
+        50,
+        0.6,
+        (JELLY[lower] + JELLY[upper]) * np.float32(0.7),
+    )
 
 
 def donut(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
@@ -123,7 +129,7 @@ def donut(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
     albedo = mix(albedo, ICING[int(rng.integers(len(ICING)))], icing)
     albedo, sprinkle = _strewn(albedo, shape, rng)
     gloss = 0.03 + 0.2 * np.maximum(icing, sprinkle)
-    return Look(albedo, gloss.astype(np.float32), 30, 0.08, linear("f2d79c"))
+    return Look(albedo, gloss.astype(np.float32), 60, 0.08, linear("f2d79c"))
 
 
 def _strewn(albedo: NDArray[np.float32], shape: Shape, rng: np.random.Generator) -> tuple[Grid, Grid]:

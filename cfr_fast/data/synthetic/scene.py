@@ -24,6 +24,9 @@ SPLITS = ("train", "validation", "test")
 TABLE_DISTANCE = 5.0
 """Points up to this height (mm) count as table in a prepared cloud."""
 
+HEADROOM = 4.5
+"""Defects raise a part's highest point by less than this (mm): unharmed and harmed rays take equal steps."""
+
 VISIBLE_LEVELS, VISIBLE_DEPTH = 10.0, 0.35
 """A pixel is defective where colour or depth (mm) differs by at least this from the flawless render."""
 
@@ -62,8 +65,9 @@ class Scene:
 
     def render(self, height: Grid, look: Look) -> Render:
         """The scene with this surface and material; the surface lies within the unharmed outline."""
+        top = float(self.height.max()) + HEADROOM
         window = self.camera.window(self.canvas, self.height)
-        view = cast(self.camera, self.canvas, height, window)
+        view = cast(self.camera, self.canvas, height, top, window)
         part = shade_part(self.canvas, height, look, self.light)
         surface = mix(self.table, part, np.clip(height / 4, 0, 1))
         colour, depth, above = self.bare_colour.copy(), self.bare_depth.copy(), np.zeros_like(self.bare_depth)
@@ -160,7 +164,7 @@ def make_scene(category: str, index: int, split: str, seed: int, size: int) -> S
     look = recipe.look(canvas, shape, stream("material"))
     height = (shape.height * np.float32(scale)).astype(np.float32)
     table = shade_table(ground, np.pad(height, margin), recipe.belt, light, stream("table"))
-    bare = cast(camera, ground, None, (slice(None), slice(None)))
+    bare = cast(camera, ground, None, 0.0, (slice(None), slice(None)))
     below = np.ascontiguousarray(table[margin : count - margin, margin : count - margin])
     bare_colour = bilinear(table, bare.row, bare.col)
     return Scene(camera, canvas, light, height, look, below, bare_colour, bare.depth)

@@ -53,7 +53,7 @@ class Sensor:
             step = np.abs(depth[ahead] - depth[behind])
             np.maximum(jump[ahead], step, out=jump[ahead])
             np.maximum(jump[behind], step, out=jump[behind])
-        risk = self.stray_loss + self.edge_loss * np.clip((jump / footprint - 2.2) / 2, 0, 1)
+        risk = self.stray_loss + self.edge_loss * np.clip((jump / footprint - 2.5) / 2, 0, 1)
         metres = (depth + self.depth) / np.float32(1000)
         xyz = camera.rays() * metres[..., None]
         xyz[self.luck < risk] = 0

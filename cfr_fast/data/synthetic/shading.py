@@ -27,7 +27,7 @@ class Light:
         """The lamp of a station: much the same for every part."""
         return Light(
             azimuth=-2.3 + rng.uniform(-0.4, 0.4),
-            elevation=rng.uniform(0.8, 1.05),
+            elevation=rng.uniform(0.68, 0.9),
             brightness=rng.uniform(0.93, 1.07),
             tint=rng.uniform(0.98, 1.02, 3).astype(np.float32),
         )
@@ -50,14 +50,14 @@ def shade_part(canvas: Canvas, height: Grid, look: Look, light: Light) -> NDArra
     half = math.sqrt(2 * (1 + z))
     highlight = np.clip(((1 + z) - x * slope_x - y * slope_y) * normal_z / half, 0, 1)
     hollow = np.zeros_like(height)
-    for sigma, weight in ((1.2, 0.16), (4.0, 0.05)):
+    for sigma, weight in ((1.2, 0.2), (4.0, 0.07)):
         mean = gaussian_filter(height, sigma / canvas.spacing, truncate=3)
         hollow += weight * np.clip(mean - height, 0, None)
     openness = 1 / (1 + hollow * (1 - 0.6 * look.glow))
     wrap = 0.45 * look.glow
     diffuse = np.clip((facing + wrap) / (1 + wrap), 0, None)
     around = (0.34 + 0.1 * look.glow) * openness * (0.6 + 0.4 * normal_z)
-    body = around + (0.8 - 0.1 * look.glow) * diffuse * (0.5 + 0.5 * openness)
+    body = around + (0.88 - 0.12 * look.glow) * diffuse * (0.5 + 0.5 * openness)
     shine = look.gloss * openness * (highlight**look.sharpness + 0.12 * highlight ** (look.sharpness / 4))
     colour = look.albedo * body[..., None] + shine[..., None]
     return np.asarray(colour * (light.brightness * light.tint), dtype=np.float32)
@@ -84,5 +84,5 @@ def shade_table(
     weave = weave * np.cos((canvas.axis + offset[1]) * np.float32(2 * math.pi / 2.4))[None, :]
     fine = min(1.0, (1.2 / canvas.spacing) ** 2) * 0.035
     texture = 1 + np.float32(fine) * weave + 0.02 * canvas.noise(rng, 1.2) + 0.02 * canvas.noise(rng, 20.0)
-    level = (0.4 * (1 - 0.5 * contact) + 0.6 * z * (1 - 0.75 * shadow)) * texture * 1.05
+    level = (0.4 * (1 - 0.5 * contact) + 0.72 * z * (1 - 0.75 * shadow)) * texture * 1.05
     return np.asarray(level[..., None] * (colour * light.tint * light.brightness), dtype=np.float32)
