@@ -1,0 +1,66 @@
+"""How an op with a native kernel is known to torch: schema, fake implementation, gradient and fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+NAMESPACE = "cfr_fast"
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class NativeOp:
+    """One op of `torch.ops.cfr_fast`.
+
+    The native library brings its schema and its kernels: `name` for the CPU and, when built with CUDA,
+    `<name>_cuda` with the stream as a further argument. Where a kernel is missing, `reference` serves; its
+    signature equals the schema.
+
+    Attributes:
+        name: the same in schema, C++ files, reference, test and benchmark.
+        reference: the plain PyTorch definition.
+        fake: shapes and dtypes of the results for torch.compile.
+        setup_context: what the gradient needs, as torch.library.register_autograd takes it.
+        backward: the gradient.
+    """
+
+    name: str
+    reference: Function
+    fake: Function
+    setup_context: Function
+    backward: Function
+
+
+OPS: list[NativeOp] = []
+
+
+def _cuda_kernel(name: str) -> Function:
+    kernel = getattr(torch.ops.cfr_fast, f"{name}_cuda").default
+
+    def launch(*arguments: Any) -> Any:
+        device = next(item.device for item in arguments if isinstance(item, torch.Tensor))
+        return kernel(*arguments, torch.cuda.current_stream(device).cuda_stream)
+
+    return launch
+
+
+def register_all(native: bool, cuda: bool) -> None:
+    """Tell torch about every op, once per process.
+
+    Args:
+        native: the native library is loaded, so the schemas exist and the CPU has kernels.
+        cuda: it has CUDA kernels too.
+    """
+    for op in OPS:
+        qualified = f"{NAMESPACE}::{op.name}"
+        if not native:
+            torch.library.define(qualified, torch.library.infer_schema(op.reference, mutates_args=()))
+        torch.library.impl(qualified, "default", op.reference)  # every device without a kernel of its own
+        if cuda:
+            torch.library.impl(qualified, "cuda", _cuda_kernel(op.name))
+        torch.library.register_fake(qualified, op.fake)
+        torch.library.register_autograd(qualified, op.backward, setup_context=op.setup_context)

@@ -1,0 +1,126 @@
+// Top-k cosine without the N × M matrix: each block owns 64 queries, walks over all keys in tiles of 64 and keeps
+// the k best per query in shared memory. Every similarity is one fp32 chain over the columns, so equal keys tie
+// exactly, and keys are visited in ascending order, so ties go to the lower index.
+#include <cstdint>
+
+#include "../kernels.h"
+#include "launch.h"
+
+namespace cfr::cuda {
+namespace {
+
+constexpr int kTile = 64;      // queries and keys per tile
+constexpr int kDepth = 16;     // columns staged in shared memory at a time
+constexpr int kThreads = 256;  // each computes 4 × 4 similarities
+constexpr int kWarps = kThreads / 32;
+constexpr unsigned kAll = 0xffffffffu;
+
+// 1 / max(‖row‖, 1e-12), one warp a row.
+__global__ void inverse_norms(Rows matrix, float* out) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (row >= matrix.rows) return;
+  const float* x = matrix.data + row * matrix.stride;
+  double sum = 0;
+  for (int64_t col = threadIdx.x % 32; col < matrix.cols; col += 32) sum += double(x[col]) * x[col];
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(kAll, sum, step);
+  if (threadIdx.x % 32 == 0) out[row] = static_cast<float>(1.0 / fmax(sqrt(sum), 1e-12));
+}
+
+// torch's order of values: NaN above everything.
+__device__ bool above(float a, float b) { return a > b || (isnan(a) && !isnan(b)); }
+
+// Loads a [kTile, kDepth] piece of normalised rows, transposed; zeros outside the matrix.
+__device__ void stage(const Rows& matrix, const float* scale, int64_t row, int64_t col,
+                      float (*out)[kTile + 4]) {
+  for (int item = threadIdx.x; item < kTile * kDepth; item += kThreads) {
+    const int r = item / kDepth, c = item % kDepth;
+    const bool inside = row + r < matrix.rows && col + c < matrix.cols;
+    out[c][r] = inside ? matrix.data[(row + r) * matrix.stride + col + c] * scale[row + r] : 0.0f;
+  }
+}
+
+// Offers the candidates that one warp holds, lane by lane, to a list whose entry `lane` lives in lane `lane`.
+__device__ void offer(float candidate, bool inside, int first, int k, float& value, int& index) {
+  const int lane = threadIdx.x % 32;
+  unsigned open = __ballot_sync(kAll, inside && above(candidate, __shfl_sync(kAll, value, k - 1)));
+  while (open) {
+    const int source = __ffs(open) - 1;
+    open &= open - 1;
+    const float entering = __shfl_sync(kAll, candidate, source);
+    // Entries that stay in front are a prefix of the list, so their number is the place of the newcomer.
+    const int place = __popc(__ballot_sync(kAll, lane < k && !above(entering, value)));
+    const float shifted_value = __shfl_up_sync(kAll, value, 1);
+    const int shifted_index = __shfl_up_sync(kAll, index, 1);
+    if (lane > place) {
+      value = shifted_value;
+      index = shifted_index;
+    } else if (lane == place) {
+      value = entering;
+      index = first + source;
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    search(Rows query, Rows keys, int k, const float* query_scale, const float* key_scale, float* similarity,
+           int64_t* index) {
+  __shared__ float left[kDepth][kTile + 4], right[kDepth][kTile + 4], product[kTile][kTile + 1];
+  __shared__ float best[kTile][kMaxTopk];
+  __shared__ int best_index[kTile][kMaxTopk];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int x = threadIdx.x % 16, y = threadIdx.x / 16;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kTile;
+
+  for (int r = warp; r < kTile; r += kWarps) {
+    best[r][lane] = -INFINITY;
+    best_index[r][lane] = 0;
+  }
+  for (int64_t first = 0; first < keys.rows; first += kTile) {
+    float sum[4][4] = {};
+    for (int64_t col = 0; col < query.cols; col += kDepth) {
+      stage(query, query_scale, row, col, left);
+      stage(keys, key_scale, first, col, right);
+      __syncthreads();
+      for (int d = 0; d < kDepth; ++d)
+        for (int i = 0; i < 4; ++i)
+          for (int j = 0; j < 4; ++j) sum[i][j] = fmaf(left[d][4 * y + i], right[d][4 * x + j], sum[i][j]);
+      __syncthreads();
+    }
+    for (int i = 0; i < 4; ++i)
+      for (int j = 0; j < 4; ++j) product[4 * y + i][4 * x + j] = sum[i][j];
+    __syncthreads();
+    for (int r = warp; r < kTile; r += kWarps) {
+      float value = best[r][lane];
+      int place = best_index[r][lane];
+      for (int part = 0; part < kTile; part += 32)
+        offer(product[r][part + lane], first + part + lane < keys.rows, static_cast<int>(first) + part, k, value,
+              place);
+      best[r][lane] = value;
+      best_index[r][lane] = place;
+    }
+    __syncthreads();
+  }
+  for (int r = warp; r < kTile; r += kWarps)
+    if (row + r < query.rows && lane < k) {
+      similarity[(row + r) * k + lane] = best[r][lane];
+      index[(row + r) * k + lane] = best_index[r][lane];
+    }
+}
+
+}  // namespace
+
+void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* inverse_norm, float* similarity,
+                 int64_t* index, int device, void* stream) {
+  const DeviceGuard guard(device);
+  const auto on = static_cast<cudaStream_t>(stream);
+  float* key_scale = inverse_norm + query.rows;
+  inverse_norms<<<blocks_for(query.rows, kWarps), kThreads, 0, on>>>(query, inverse_norm);
+  check(cudaGetLastError(), "topk_cosine: norms of the queries");
+  inverse_norms<<<blocks_for(keys.rows, kWarps), kThreads, 0, on>>>(keys, key_scale);
+  check(cudaGetLastError(), "topk_cosine: norms of the keys");
+  search<<<blocks_for(query.rows, kTile), kThreads, 0, on>>>(query, keys, static_cast<int>(k), inverse_norm,
+                                                             key_scale, similarity, index);
+  check(cudaGetLastError(), "topk_cosine: search");
+}
+
+}  // namespace cfr::cuda

@@ -1,0 +1,29 @@
+// Every kernel as it is called from ops.cpp: raw pointers, sizes and a stream, no tensor type.
+#pragma once
+
+#include <cstdint>
+
+namespace cfr {
+
+// A float matrix whose rows are contiguous; `stride` floats lie between the starts of two rows.
+struct Rows {
+  const float* data;
+  int64_t rows;
+  int64_t cols;
+  int64_t stride;
+};
+
+constexpr int64_t kMaxTopk = 32;  // one warp holds a row's list; beyond it sorting is the better tool
+
+namespace cpu {
+// similarity [N, k] descending and index [N, k]; ties go to the lower index. 1 <= k <= keys.rows.
+void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* similarity, int64_t* index);
+}  // namespace cpu
+
+namespace cuda {
+// The same on a device. `inverse_norm` is scratch for query.rows + keys.rows floats, `stream` a cudaStream_t.
+void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* inverse_norm, float* similarity,
+                 int64_t* index, int device, void* stream);
+}  // namespace cuda
+
+}  // namespace cfr

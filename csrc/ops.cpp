@@ -1,0 +1,69 @@
+// Every op's schema, its argument checks and the kernel behind it.
+//
+// Fake implementations and gradients live in Python (cfr_fast/ops). CUDA kernels take the stream as an integer,
+// which Python reads when the kernel runs: the stable ABI of torch 2.11 has no handle for it.
+#include <tuple>
+
+#include "common.h"
+
+namespace cfr {
+namespace {
+
+void check_topk_cosine(const Tensor& query, const Tensor& keys, int64_t k) {
+  const char* op = "topk_cosine";
+  check_float_matrix(op, "query", query);
+  check_float_matrix(op, "keys", keys);
+  check_same_device(op, "keys", keys, query);
+  CFR_CHECK(keys.size(1) == query.size(1), op, "keys", "as many columns as query", shape_of(keys));
+  CFR_CHECK(k >= 0 && k <= keys.size(0), op, "k", "0 to the number of keys", k);
+  CFR_CHECK(k <= kMaxTopk, op, "k", "at most 32", k);
+}
+
+std::tuple<Tensor, Tensor> topk_cosine(const Tensor& query, const Tensor& keys, int64_t k) {
+  check_topk_cosine(query, keys, k);
+  const Tensor similarity = empty_like_device(query, query.size(0), k, ScalarType::Float);
+  const Tensor index = empty_like_device(query, query.size(0), k, ScalarType::Long);
+  if (index.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    cpu::topk_cosine(rows_of(q), rows_of(b), k, similarity.mutable_data_ptr<float>(),
+                     index.mutable_data_ptr<int64_t>());
+  }
+  return {similarity, index};
+}
+
+#ifdef CFR_FAST_CUDA
+std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& keys, int64_t k,
+                                            int64_t stream) {
+  check_topk_cosine(query, keys, k);
+  const Tensor similarity = empty_like_device(query, query.size(0), k, ScalarType::Float);
+  const Tensor index = empty_like_device(query, query.size(0), k, ScalarType::Long);
+  if (index.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    const Tensor scratch = empty_like_device(query, 1, query.size(0) + keys.size(0), ScalarType::Float);
+    cuda::topk_cosine(rows_of(q), rows_of(b), k, scratch.mutable_data_ptr<float>(),
+                      similarity.mutable_data_ptr<float>(), index.mutable_data_ptr<int64_t>(),
+                      query.get_device_index(), reinterpret_cast<void*>(stream));
+  }
+  return {similarity, index};
+}
+#endif
+
+}  // namespace
+}  // namespace cfr
+
+STABLE_TORCH_LIBRARY(cfr_fast, m) {
+  m.def("topk_cosine(Tensor query, Tensor keys, int k) -> (Tensor, Tensor)");
+#ifdef CFR_FAST_CUDA
+  m.def("topk_cosine_cuda(Tensor query, Tensor keys, int k, int stream) -> (Tensor, Tensor)");
+#endif
+}
+
+STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CPU, m) {
+  m.impl("topk_cosine", TORCH_BOX(&cfr::topk_cosine));
+}
+
+#ifdef CFR_FAST_CUDA
+STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CUDA, m) {
+  m.impl("topk_cosine_cuda", TORCH_BOX(&cfr::topk_cosine_cuda));
+}
+#endif
