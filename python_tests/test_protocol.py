@@ -95,6 +95,7 @@ def test_the_mask_only_row_is_what_the_object_alone_gives():
     row = run(category).metrics["mask only"]
     assert row["i_auroc"] == 0.5
     assert math.isnan(row["detection_rate"])
+    assert math.isnan(row["aupro_30_99"])
     frame = ToyDetector().predict(category.test[0].load()).frame
     valid = frame.grid_mask(category.test[0].load().valid, 16)
     defect = frame.grid_mask(category.test[-1].load().ground_truth, 16)

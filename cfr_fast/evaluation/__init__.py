@@ -11,7 +11,7 @@ from cfr_fast.evaluation.results import CategoryResult, ImageRow, Summary, summa
 from cfr_fast.evaluation.run import evaluate
 from cfr_fast.evaluation.scores import write_scores_csv, write_scores_json
 from cfr_fast.evaluation.shots import choose_shots, indices_of
-from cfr_fast.evaluation.table import screen, write_results_csv, write_results_json
+from cfr_fast.evaluation.table import print_results, write_results_csv, write_results_json
 
 __all__ = [
     "CategoryResult",
@@ -33,8 +33,8 @@ __all__ = [
     "panel",
     "pixel_auroc",
     "pixel_auroc_map",
+    "print_results",
     "pro_curve",
-    "screen",
     "summarise",
     "write_map",
     "write_png",

@@ -20,6 +20,9 @@ from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, SAMPLED, CategoryResu
 from cfr_fast.evaluation.shots import choose_shots
 from cfr_fast.progress import track
 
+# A mask has no threshold, and hardly any score that does not tie: sampled ranks say nothing about it.
+_NOT_FOR_MASKS = ("false_alarm_rate", "detection_rate", *(aupro_key(limit, SAMPLED) for limit in LIMITS))
+
 OnImage: TypeAlias = Callable[[Sample, Prediction], None]
 
 
@@ -64,7 +67,7 @@ def evaluate_category(
 
     Pixel metrics are computed on the size×size grid. Beside the method's row there is one for "mask only",
     which needs no model: its map is 1 where the prepared sample has a point and 0 elsewhere. It shows how
-    much of a figure comes from knowing where the object is.
+    much of a figure comes from knowing where the object is. Its AUPRO is the exact one only.
 
     Args:
         category: `train` is what shots are chosen from, `test` is what is measured.
@@ -127,8 +130,7 @@ def evaluate_category(
     complete = known if len(known) == len(truth) else None
     metrics = {
         method: own.metrics(complete, anomalous) | _alarms(images),
-        MASK_ONLY: mask_only.metrics(complete, anomalous)
-        | {"false_alarm_rate": math.nan, "detection_rate": math.nan},
+        MASK_ONLY: mask_only.metrics(complete, anomalous) | dict.fromkeys(_NOT_FOR_MASKS, math.nan),
     }
     return CategoryResult(
         dataset=dataset,

@@ -7,10 +7,10 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Console
 from rich.table import Table
 
 from cfr_fast.evaluation.files import write_csv, write_json
@@ -32,22 +32,19 @@ _COUNTS = ("normal", "anomalous", "size", "fit_seconds", "predict_seconds")
 def summary_table(results: Sequence[CategoryResult]) -> Table:
     """Means over categories (± deviation over seeds), in percent: a pair of lines for each method.
 
-    One line has AUPRO with 99 thresholds, as papers report it, the other the exact one.
+    The column AUPRO says with which thresholds: 99, as papers report it, or exact; the columns after it are
+    the limits of the false-positive rate.
     """
     summaries = summarise(results)
-    title = " · ".join(
-        [
-            ", ".join(dict.fromkeys(row.dataset for row in summaries)),
-            _plural(len({result.category for result in results}), "category", "categories"),
-            _plural(len({result.seed for result in results}), "seed", "seeds"),
-            "percent",
-        ]
+    title = (
+        ", ".join(dict.fromkeys(row.dataset for row in summaries)),
+        _plural(len({result.category for result in results}), "category", "categories"),
+        _plural(len({result.seed for result in results}), "seed", "seeds"),
+        "percent",
     )
-    table = _table(title)
-    for column in ("shots", "method", "I-AUROC", "P-AUROC", "thresholds"):
-        table.add_column(column, justify="left" if column in ("method", "thresholds") else "right")
-    for limit in LIMITS:
-        table.add_column(f"AUPRO {limit:.0%}", justify="right")
+    columns = ("shots", "method", "I-AUROC", "P-AUROC", "AUPRO", *(f"{limit:.0%}" for limit in LIMITS))
+    # Deviations make the columns wide; with narrower gaps they still fit into 80 characters.
+    table = _table(" · ".join(title), columns, gap=0 if any(len(row.seeds) > 1 for row in summaries) else 1)
     for row in summaries:
         cells = {name: _cell(row.mean[name], row.deviation[name]) for name in METRICS}
         head = (f"{row.shots}", row.method, cells["i_auroc"], cells["p_auroc"])
@@ -61,24 +58,28 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
 
 def category_table(results: Sequence[CategoryResult]) -> Table:
     """One line for each category, number of shots, seed and method; rates at the calibrated threshold."""
-    table = _table("by category · percent · AUPRO at 30 % · seconds")
-    names = ("category", "shots", "seed", "method", "I-AUROC", "P-AUROC", f"AUPRO {SAMPLED}", "AUPRO exact")
-    for column in (*names, "detected", "false alarms", "fit", "image"):
-        table.add_column(column, justify="left" if column in ("category", "method") else "right")
+    columns = (
+        *("category", "shots\n/seed", "method", "I-\nAUROC", "P-\nAUROC"),
+        *(f"AUPRO\n{SAMPLED}", "AUPRO\nexact", "\nfound", "false\nalarm", "fit\ns"),
+    )
+    table = _table("by category · percent · AUPRO at 30 %", columns)
     shown = ("i_auroc", "p_auroc", aupro_key(0.3, SAMPLED), aupro_key(0.3, None))
     for result in results:
-        head = (result.category, f"{result.shots}", f"{result.seed}")
-        timing = (f"{result.fit_seconds:.1f}", f"{result.predict_seconds:.2f}")
+        head, fit = (result.category, f"{result.shots}/{result.seed}"), f"{result.fit_seconds:.1f}"
         for method, row in result.metrics.items():
             cells = [_cell(row[name]) for name in (*shown, "detection_rate", "false_alarm_rate")]
-            table.add_row(*head, method, *cells, *timing)
-            head, timing = ("", "", ""), ("", "")
+            table.add_row(*head, method, *cells, fit)
+            head, fit = ("", ""), ""
     return table
 
 
-def screen(results: Sequence[CategoryResult]) -> Group:
-    """Both tables, for ``rich.print``."""
-    return Group(category_table(results), summary_table(results))
+def print_results(results: Sequence[CategoryResult], file: IO[str] | None = None) -> None:
+    """Print both tables to `file` (None is standard output); figures are never cut off for want of width."""
+    console = Console(file=file)
+    for table in (category_table(results), summary_table(results)):
+        wanted = console.measure(table, options=console.options.update(width=1000)).maximum
+        console.width = max(console.width, wanted)
+        console.print(table)
 
 
 def write_results_csv(path: Path | str, results: Sequence[CategoryResult]) -> None:
@@ -108,14 +109,20 @@ def write_results_json(path: Path | str, results: Sequence[CategoryResult]) -> N
     write_json(path, results_json(results))
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+def _table(title: str, columns: Sequence[str], gap: int = 1) -> Table:
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, gap, 0, 0)
+    )
+    for column in columns:
+        left = column in ("category", "method")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    return table
 
 
 def _cell(value: float, deviation: float = math.nan) -> str:
     if math.isnan(value):
         return "—"
-    spread = "" if math.isnan(deviation) else f" ± {100 * deviation:.1f}"
+    spread = "" if math.isnan(deviation) else f"±{100 * deviation:.1f}"
     return f"{100 * value:.1f}{spread}"
 
 
