@@ -19,8 +19,8 @@ Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
-class Camera:
-    """A camera that looks at the middle of the table, slightly tilted.
+class Pose:
+    """How the camera looks at the middle of the table, slightly tilted.
 
     Args:
         size: image side in pixels; the principal point is the image's centre.
@@ -33,10 +33,10 @@ class Camera:
     tilt: tuple[float, float]
 
     @staticmethod
-    def draw(size: int, rng: np.random.Generator) -> Camera:
+    def draw(size: int, rng: np.random.Generator) -> Pose:
         """About 0.45 m away, up to some 5° off the vertical."""
         lean = rng.uniform(-0.065, 0.065, 2).tolist()
-        return Camera(size, float(rng.uniform(435, 465)), (lean[0], lean[1]))
+        return Pose(size, float(rng.uniform(435, 465)), (lean[0], lean[1]))
 
     def rays(self) -> NDArray[np.float32]:
         """Camera-frame directions with z = 1, [S, S, 3]: x right, y down."""
@@ -99,18 +99,18 @@ def bilinear(image: NDArray[np.float32], row: Grid, col: Grid) -> NDArray[np.flo
     return np.asarray(upper + (lower - upper) * down, dtype=np.float32)
 
 
-def cast(camera: Camera, canvas: Canvas, height: Grid | None, top: float, window: Window) -> View:
+def cast(pose: Pose, canvas: Canvas, height: Grid | None, top: float, window: Window) -> View:
     """First hit of every ray with the height field: even steps down, then bisection.
 
     Args:
-        camera: whose rays.
+        pose: of the camera.
         canvas: where `height` lies; its positions are reported.
         height: float32 [N, N], mm; None for the bare table.
         top: where the rays start their steps, mm; at or above every height.
         window: pixels to look at.
     """
-    rotation, origin = camera.to_table()
-    direction = camera.rays()[window] @ rotation.T.astype(np.float32)
+    rotation, origin = pose.to_table()
+    direction = pose.rays()[window] @ rotation.T.astype(np.float32)
     down = -1 / direction[..., 2]
     upper, drop = np.float32(origin[2] - top) * down, np.float32(top) * down
     limit, scale = np.float32(canvas.count - 1), np.float32(1 / canvas.spacing)

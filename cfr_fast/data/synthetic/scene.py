@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, binary_fill_holes, label
 
+from cfr_fast.data.camera import Camera
 from cfr_fast.data.sample import Sample
-from cfr_fast.data.synthetic.camera import FOCAL, Camera, bilinear, cast
+from cfr_fast.data.synthetic.camera import FOCAL, Pose, bilinear, cast
 from cfr_fast.data.synthetic.canvas import PART_HALF, TABLE_HALF, Canvas, Grid, Place
 from cfr_fast.data.synthetic.catalogue import RECIPES
 from cfr_fast.data.synthetic.defects import DEFECTS
@@ -45,7 +46,7 @@ class Scene:
     """Everything about a sample but its defect and its pixels' noise.
 
     Args:
-        camera: the pose.
+        pose: of the camera.
         canvas: the ground that the part is modelled on.
         light: the lamp.
         height: surface of the unharmed part on the canvas.
@@ -54,7 +55,7 @@ class Scene:
         bare_colour, bare_depth: the table alone, seen by every pixel.
     """
 
-    camera: Camera
+    pose: Pose
     canvas: Canvas
     light: Light
     height: Grid
@@ -66,8 +67,8 @@ class Scene:
     def render(self, height: Grid, look: Look) -> Render:
         """The scene with this surface and material; the surface lies within the unharmed outline."""
         top = float(self.height.max()) + HEADROOM
-        window = self.camera.window(self.canvas, self.height)
-        view = cast(self.camera, self.canvas, height, top, window)
+        window = self.pose.window(self.canvas, self.height)
+        view = cast(self.pose, self.canvas, height, top, window)
         part = shade_part(self.canvas, height, look, self.light)
         surface = mix(self.table, part, np.clip(height / 4, 0, 1))
         colour, depth, above = self.bare_colour.copy(), self.bare_depth.copy(), np.zeros_like(self.bare_depth)
@@ -91,9 +92,9 @@ def defects() -> tuple[str, ...]:
     return tuple(DEFECTS)
 
 
-def intrinsics(size: int) -> dict[str, float]:
-    """Focal lengths and principal point, in pixels, of an image of size×size (pixel centres at integers)."""
-    return {"fx": FOCAL * size, "fy": FOCAL * size, "cx": (size - 1) / 2, "cy": (size - 1) / 2}
+def intrinsics(size: int) -> Camera:
+    """The pinhole camera of all samples whose images are size×size."""
+    return Camera(FOCAL * size, FOCAL * size, (size - 1) / 2, (size - 1) / 2, size, size)
 
 
 def make_sample(
@@ -126,7 +127,13 @@ def make_sample(
     Raises:
         InputError: an unknown name, a negative index or seed, a size out of range.
     """
-    _check(category, index, split, defect, seed, size)
+    check_category(category)
+    for argument, name, known in (("split", split, SPLITS), ("defect", defect, ("good", *defects()))):
+        if name not in known:
+            raise InputError(argument, "one of " + ", ".join(known), repr(name))
+    check_number("index", index, 0, 2**32 - 1)
+    check_number("seed", seed, 0, 2**64 - 1)
+    check_number("size", size, 32, 2048)
     scene = make_scene(category, index, split, seed, size)
     good = shown = scene.render(scene.height, scene.look)
     mask = np.zeros((size, size), dtype=bool)
@@ -136,7 +143,7 @@ def make_sample(
         shown = scene.render(height, look)
         mask = difference_mask(good, shown)
     sensor = Sensor.draw(size, _stream("sensor", seed, category, split, index))
-    xyz = sensor.measure(scene.camera, shown.depth)
+    xyz = sensor.measure(scene.pose, shown.depth)
     if not background:
         xyz[shown.height <= TABLE_DISTANCE] = 0
     name = f"{category}/{split}/{defect}/{index:03d}"
@@ -150,11 +157,11 @@ def make_scene(category: str, index: int, split: str, seed: int, size: int) -> S
         return _stream(purpose, seed, category, split, index)
 
     recipe = RECIPES[category]
-    pose = stream("pose")
-    turn, scale = float(pose.uniform(-recipe.spin, recipe.spin)), float(pose.uniform(0.96, 1.04))
-    x, y = pose.uniform(-6, 6, 2).tolist()
+    rng = stream("pose")
+    turn, scale = float(rng.uniform(-recipe.spin, recipe.spin)), float(rng.uniform(0.96, 1.04))
+    x, y = rng.uniform(-6, 6, 2).tolist()
     place = Place(turn, (x, y), scale)
-    camera = Camera.draw(size, pose)
+    pose = Pose.draw(size, rng)
     count = round(1.3 * size)
     spacing = 2 * TABLE_HALF / (count - 1)
     margin = int((TABLE_HALF - PART_HALF) / spacing)
@@ -164,10 +171,10 @@ def make_scene(category: str, index: int, split: str, seed: int, size: int) -> S
     look = recipe.look(canvas, shape, stream("material"))
     height = (shape.height * np.float32(scale)).astype(np.float32)
     table = shade_table(ground, np.pad(height, margin), recipe.belt, light, stream("table"))
-    bare = cast(camera, ground, None, 0.0, (slice(None), slice(None)))
+    bare = cast(pose, ground, None, 0.0, (slice(None), slice(None)))
     below = np.ascontiguousarray(table[margin : count - margin, margin : count - margin])
     bare_colour = bilinear(table, bare.row, bare.col)
-    return Scene(camera, canvas, light, height, look, below, bare_colour, bare.depth)
+    return Scene(pose, canvas, light, height, look, below, bare_colour, bare.depth)
 
 
 def difference_mask(good: Render, harmed: Render) -> NDArray[np.bool_]:
@@ -196,18 +203,14 @@ def _stream(purpose: str, seed: int, category: str, split: str, index: int) -> n
     return np.random.default_rng(np.random.SeedSequence([seed, *names, index]))
 
 
-def _check(category: str, index: int, split: str, defect: str, seed: int, size: int) -> None:
-    for argument, value, known in (
-        ("category", category, categories()),
-        ("split", split, SPLITS),
-        ("defect", defect, ("good", *defects())),
-    ):
-        if value not in known:
-            raise InputError(argument, "one of " + ", ".join(known), repr(value))
-    for argument, number, low, high in (
-        ("index", index, 0, 2**32 - 1),
-        ("seed", seed, 0, 2**64 - 1),
-        ("size", size, 32, 2048),
-    ):
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not low <= number <= high:
-            raise InputError(argument, f"a whole number from {low} to {high}", repr(number))
+def check_category(category: str) -> None:
+    """Raise InputError unless there is such a category."""
+    if category not in categories():
+        raise InputError("category", "one of " + ", ".join(categories()), repr(category))
+
+
+def check_number(argument: str, value: int, low: int, high: int) -> None:
+    """Raise InputError unless `value` is a whole number from `low` to `high`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        raise InputError(argument, f"a whole number from {low} to {high}", repr(value))

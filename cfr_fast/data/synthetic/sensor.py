@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from cfr_fast.data.synthetic.camera import FOCAL, Camera
+from cfr_fast.data.synthetic.camera import FOCAL, Pose
 from cfr_fast.data.synthetic.canvas import Grid
 
 
@@ -45,9 +45,9 @@ class Sensor:
         """The photo, uint8 [S, S, 3], of a noiseless image in grey levels."""
         return np.asarray(np.clip(np.rint(developed + self.rgb), 0, 255), dtype=np.uint8)
 
-    def measure(self, camera: Camera, depth: Grid) -> NDArray[np.float32]:
+    def measure(self, pose: Pose, depth: Grid) -> NDArray[np.float32]:
         """The organized cloud: float32 [S, S, 3] in metres, zeros at many steep edges and a few strays."""
-        footprint = camera.distance / (FOCAL * camera.size)
+        footprint = pose.distance / (FOCAL * pose.size)
         jump = np.zeros_like(depth)
         for ahead, behind in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
             step = np.abs(depth[ahead] - depth[behind])
@@ -55,7 +55,7 @@ class Sensor:
             np.maximum(jump[behind], step, out=jump[behind])
         risk = self.stray_loss + self.edge_loss * np.clip((jump / footprint - 2.5) / 2, 0, 1)
         metres = (depth + self.depth) / np.float32(1000)
-        xyz = camera.rays() * metres[..., None]
+        xyz = pose.rays() * metres[..., None]
         xyz[self.luck < risk] = 0
         return np.asarray(xyz, dtype=np.float32)
 
