@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from cfr_fast.data.files import PathLike, reading, require_plausible_size
 from cfr_fast.errors import InputError
+
+# tifffile logs what it finds amiss before it raises; without a handler Python would print that on top.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def read_array(path: PathLike, kind: str) -> NDArray[np.generic]:
