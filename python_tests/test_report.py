@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from rich.console import Console
 from toy_detector import ToyDetector, toy_category, toy_sample
 
 from cfr_fast.errors import InputError, OutputError
@@ -23,6 +24,7 @@ from cfr_fast.evaluation import (
     overlay,
     panel,
     print_results,
+    verdict_table,
     write_map,
     write_png,
     write_results_csv,
@@ -59,6 +61,15 @@ def test_the_screen_says_which_thresholds(results):
     assert "—" in text
     assert "…" not in text
     assert "±" not in shown(results[:1])
+
+
+def test_verdicts_are_a_table():
+    console = Console(width=100, file=io.StringIO())
+    console.print(verdict_table([judged("[red]a/b", "good")[1], judged()[1]]))
+    (calm,) = [line.split() for line in console.file.getvalue().splitlines() if "[red]a/b" in line]
+    (found,) = [line.split() for line in console.file.getvalue().splitlines() if "test/red/000" in line]
+    assert calm[2:] == ["30", "normal", "25.0%"]
+    assert found[2:] == ["30", "anomalous", "25.0%"]
 
 
 def test_csv_has_a_row_for_every_method(results, tmp_path):

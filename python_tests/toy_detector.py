@@ -49,6 +49,7 @@ class ToyResult:
     label: bool
     anomaly_map: np.ndarray
     mask: np.ndarray
+    pixel_threshold: float
     replaced_fraction: float
     raw_map: np.ndarray
     localization_map: np.ndarray
@@ -80,6 +81,7 @@ class ToyDetector:
             label=bool(score_map.max() > threshold),
             anomaly_map=score_map,
             mask=score_map > threshold,
+            pixel_threshold=threshold,
             replaced_fraction=0.25,
             raw_map=raw,
             localization_map=raw / raw[raw > 0].mean(),

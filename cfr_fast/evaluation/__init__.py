@@ -11,7 +11,13 @@ from cfr_fast.evaluation.results import CategoryResult, ImageRow, Summary, summa
 from cfr_fast.evaluation.run import evaluate
 from cfr_fast.evaluation.scores import write_scores_csv, write_scores_json
 from cfr_fast.evaluation.shots import choose_shots, indices_of
-from cfr_fast.evaluation.table import print_results, write_results_csv, write_results_json
+from cfr_fast.evaluation.table import (
+    print_results,
+    screen,
+    verdict_table,
+    write_results_csv,
+    write_results_json,
+)
 
 __all__ = [
     "CategoryResult",
@@ -35,7 +41,9 @@ __all__ = [
     "pixel_auroc_map",
     "print_results",
     "pro_curve",
+    "screen",
     "summarise",
+    "verdict_table",
     "write_map",
     "write_png",
     "write_results_csv",

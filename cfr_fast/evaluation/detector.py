@@ -53,7 +53,12 @@ class Prediction(Verdict, Protocol):
 
     @property
     def anomaly_map(self) -> NDArray[np.float32]:
-        """[H, W] at the sample's resolution, in units in which `threshold` means something."""
+        """[H, W] at the sample's resolution."""
+        ...
+
+    @property
+    def pixel_threshold(self) -> float:
+        """Level of `anomaly_map` above which pixels are marked; calibrated on normal samples."""
         ...
 
     @property

@@ -33,7 +33,8 @@ def overlay(
         rgb: uint8 [H, W, 3].
         anomaly_map: [H, W].
         mask: bool [H, W], outlined; None outlines nothing.
-        threshold: anchors the colours, see `colors.heat`; the same for all pictures of a run.
+        threshold: level of the map above which pixels are marked (a result's `pixel_threshold`); it anchors
+            the colours, see `colors.heat`, so that all pictures of a model share one scale.
 
     Returns:
         uint8 [H, W, 3].
@@ -53,7 +54,7 @@ def panel(sample: Sample, result: Prediction, side: int = 320) -> RGB:
 
     Args:
         sample: what was judged.
-        result: of the same sample; its threshold anchors the colours of the map.
+        result: of the same sample; its pixel threshold anchors the colours of the map.
         side: longest side of each of the four pictures, in pixels; smaller samples are not enlarged.
 
     Returns:
@@ -73,7 +74,7 @@ def panel(sample: Sample, result: Prediction, side: int = 320) -> RGB:
         "ground truth" if truth is not None or sample.defect == "good" else "ground truth unknown": (
             truth_image(photo, truth)
         ),
-        "map": overlay(photo, score_map, result.mask[pick], result.threshold),
+        "map": overlay(photo, score_map, result.mask[pick], result.pixel_threshold),
     }
     text = max(10, w // 18)
     head, foot = round(text * 1.8), round(text * 1.6)

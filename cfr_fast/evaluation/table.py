@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 
+from cfr_fast.evaluation.detector import Verdict
 from cfr_fast.evaluation.files import write_csv, write_json
 from cfr_fast.evaluation.results import (
     LIMITS,
@@ -37,7 +39,7 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
     """
     summaries = summarise(results)
     title = (
-        ", ".join(dict.fromkeys(row.dataset for row in summaries)),
+        escape(", ".join(dict.fromkeys(row.dataset for row in summaries))),
         _plural(len({result.category for result in results}), "category", "categories"),
         _plural(len({result.seed for result in results}), "seed", "seeds"),
         "percent",
@@ -47,7 +49,7 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
     table = _table(" · ".join(title), columns, gap=0 if any(len(row.seeds) > 1 for row in summaries) else 1)
     for row in summaries:
         cells = {name: _cell(row.mean[name], row.deviation[name]) for name in METRICS}
-        head = (f"{row.shots}", row.method, cells["i_auroc"], cells["p_auroc"])
+        head = (f"{row.shots}", escape(row.method), cells["i_auroc"], cells["p_auroc"])
         for thresholds in (SAMPLED, None):
             areas = [cells[aupro_key(limit, thresholds)] for limit in LIMITS]
             table.add_row(*head, "exact" if thresholds is None else f"{thresholds}", *areas)
@@ -65,21 +67,35 @@ def category_table(results: Sequence[CategoryResult]) -> Table:
     table = _table("by category · percent · AUPRO at 30 %", columns)
     shown = ("i_auroc", "p_auroc", aupro_key(0.3, SAMPLED), aupro_key(0.3, None))
     for result in results:
-        head, fit = (result.category, f"{result.shots}/{result.seed}"), f"{result.fit_seconds:.1f}"
+        head, fit = (escape(result.category), f"{result.shots}/{result.seed}"), f"{result.fit_seconds:.1f}"
         for method, row in result.metrics.items():
             cells = [_cell(row[name]) for name in (*shown, "detection_rate", "false_alarm_rate")]
-            table.add_row(*head, method, *cells, fit)
+            table.add_row(*head, escape(method), *cells, fit)
             head, fit = ("", ""), ""
     return table
 
 
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """One line for each predicted sample."""
+    table = _table("", ("sample", "score", "threshold", "label", "replaced"))
+    for verdict in verdicts:
+        label = "[bold red]anomalous[/]" if verdict.label else "normal"
+        figures = (f"{verdict.score:.4g}", f"{verdict.threshold:.4g}", label)
+        table.add_row(escape(verdict.name), *figures, f"{verdict.replaced_fraction:.1%}")
+    return table
+
+
+def screen(results: Sequence[CategoryResult]) -> Group:
+    """Both tables of an evaluation, for a rich console of one's own."""
+    return Group(category_table(results), summary_table(results))
+
+
 def print_results(results: Sequence[CategoryResult], file: IO[str] | None = None) -> None:
     """Print both tables to `file` (None is standard output); figures are never cut off for want of width."""
-    console = Console(file=file)
-    for table in (category_table(results), summary_table(results)):
-        wanted = console.measure(table, options=console.options.update(width=1000)).maximum
-        console.width = max(console.width, wanted)
-        console.print(table)
+    console, tables = Console(file=file), screen(results)
+    wanted = console.measure(tables, options=console.options.update(width=1000)).maximum
+    console.width = max(console.width, wanted)
+    console.print(tables)
 
 
 def write_results_csv(path: Path | str, results: Sequence[CategoryResult]) -> None:
@@ -111,10 +127,10 @@ def write_results_json(path: Path | str, results: Sequence[CategoryResult]) -> N
 
 def _table(title: str, columns: Sequence[str], gap: int = 1) -> Table:
     table = Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, gap, 0, 0)
+        title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, gap, 0, 0)
     )
     for column in columns:
-        left = column in ("category", "method")
+        left = column in ("category", "method", "sample", "label")
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     return table
 
