@@ -246,9 +246,8 @@ def _report(results: Sequence[CategoryResult], out: Path, as_json: bool) -> None
     if as_json:
         print((out / "results.json").read_text())
         return
-    console = Console()
-    console.print(evaluation.screen(results))
-    console.print(f"results.csv, results.json and pictures are in {out}", highlight=False)
+    evaluation.print_results(results)
+    Console().print(f"results.csv, results.json and pictures are in {out}", highlight=False)
 
 
 def _say(content: dict[str, Any], as_json: bool, line: str) -> None:
