@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 from cfr_fast.data.cluster import dbscan
 
-# Of the distance recipe: how far border points may lie from their plane, as a share of its distance.
-DISTANCE_TOLERANCE = 0.002
-
 
 @dataclass(frozen=True)
 class PlaneRecipe:
@@ -76,7 +73,7 @@ def fit_plane(
     trio = local[rng.integers(0, len(local), (iterations, 3))]
     normals = np.cross(trio[:, 1] - trio[:, 0], trio[:, 2] - trio[:, 0])
     length = np.linalg.norm(normals, axis=1)
-    usable = length > 0
+    usable = length > 1e-12 * np.abs(local).max() ** 2
     if not usable.any():
         return None
     normals = normals[usable] / length[usable, None]
@@ -107,35 +104,46 @@ def spacing_of(xyz: NDArray[np.float32]) -> float:
     return float(np.median(together)) if len(together) else 0.0
 
 
-def off_plane(xyz: NDArray[np.float32], plane: Plane, recipe: PlaneRecipe) -> NDArray[np.bool_]:
-    """Pixels that the plane recipe keeps: off the plane, and of them the largest cluster. Bool [H, W]."""
-    keep = (xyz != 0).any(axis=2) & (np.abs(plane.height(xyz)) > recipe.removal_distance)
+def largest_cluster(
+    xyz: NDArray[np.float32], standing: NDArray[np.bool_], recipe: PlaneRecipe
+) -> NDArray[np.bool_]:
+    """Of the pixels `standing` off the plane, the largest cluster of points: bool [H, W]."""
+    keep = standing.copy()
     labels = dbscan(xyz[keep], recipe.cluster_radius, recipe.cluster_points)
-    if labels.max(initial=-1) < 0:
-        return np.zeros_like(keep)
-    keep[keep] = labels == np.bincount(labels[labels >= 0]).argmax()
+    keep[keep] = (labels >= 0) & (labels == _sizes(labels).argmax())
     return keep
 
 
-def in_front(xyz: NDArray[np.float32], plane: Plane, spacing: float) -> NDArray[np.bool_]:
-    """Pixels that the distance recipe keeps: in front of the plane and apart from walls. Bool [H, W].
+def clearance(xyz: NDArray[np.float32], plane: Plane, tolerance: float) -> float:
+    """How far from the plane the distance recipe cuts, without absolute lengths.
 
-    Free of absolute lengths: everything behind the plane, or closer to it than 1/1000 of its distance to the
-    camera (more where the plane is noisy: four standard deviations), goes. What stands in front falls into
-    pieces (DBSCAN within five pixel spacings). Walls are the pieces that reach the image border; they go, and
-    so do crumbs below 2 % of the largest piece left. Where every piece reaches the border, the largest stays.
+    A thousandth of the plane's distance to the camera, or where the surface is noisier four standard
+    deviations of the points within `tolerance` of it.
     """
-    valid = (xyz != 0).any(axis=2)
-    height = plane.height(xyz)
-    resting = np.abs(height[valid & (np.abs(height) < DISTANCE_TOLERANCE * -plane.offset)])
-    noise = 1.4826 * float(np.median(resting)) if len(resting) else 0.0
-    keep = valid & (height > max(0.001 * -plane.offset, 4 * noise))
+    height = np.abs(plane.height(xyz[(xyz != 0).any(axis=2)]))
+    noise = 1.4826 * float(np.median(height[height < tolerance]))
+    return max(0.001 * -plane.offset, 4 * noise)
+
+
+def inner_pieces(xyz: NDArray[np.float32], standing: NDArray[np.bool_], spacing: float) -> NDArray[np.bool_]:
+    """Of the pixels `standing` in front of the plane, those that are no wall: bool [H, W].
+
+    They fall into pieces (DBSCAN within five pixel spacings). Walls are the pieces that reach the image
+    border; they go, and so do crumbs below 2 % of the largest piece left. Where every piece reaches the
+    border, the largest stays.
+    """
+    keep = standing.copy()
     labels = dbscan(xyz[keep], 5 * spacing, 10)
-    if labels.max(initial=-1) < 0:
-        return np.zeros_like(keep)
-    sizes = np.bincount(labels[labels >= 0])
-    reaching = np.unique(labels[border_of(keep.shape, 10)[keep]])
-    apart = np.setdiff1d(np.arange(len(sizes)), reaching)
-    chosen = apart[sizes[apart] >= 0.02 * sizes[apart].max()] if len(apart) else [sizes.argmax()]
-    keep[keep] = np.isin(labels, chosen)
+    sizes = _sizes(labels)
+    sizes_inside = sizes.copy()
+    reaching = labels[border_of((keep.shape[0], keep.shape[1]), 10)[keep]]
+    sizes_inside[reaching[reaching >= 0]] = 0
+    if sizes_inside.any():
+        sizes = sizes_inside
+    chosen = sizes >= max(1.0, (0.02 if sizes_inside.any() else 1.0) * sizes.max())
+    keep[keep] = (labels >= 0) & chosen[labels]
     return keep
+
+
+def _sizes(labels: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.bincount(labels[labels >= 0], minlength=1)

@@ -15,14 +15,14 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 
-def dbscan(points: NDArray[np.floating], radius: float, min_points: int) -> NDArray[np.intp]:
+def dbscan(cloud: NDArray[np.floating], radius: float, min_points: int) -> NDArray[np.intp]:
     """Cluster labels of a cloud: [N, 3] → [N], −1 for noise.
 
     A point is a core point when at least `min_points` points, itself included, lie within `radius`; clusters
     are numbered by their first core point, and a point reached by several clusters joins the first of them.
     Exact: the labels are those of scikit-learn's ``DBSCAN(eps=radius, min_samples=min_points)``.
     """
-    points = np.ascontiguousarray(points, dtype=np.float64)
+    points: NDArray[np.float64] = np.ascontiguousarray(cloud, dtype=np.float64)
     labels = np.full(len(points), -1, np.intp)
     if len(points) == 0:
         return labels
@@ -76,8 +76,8 @@ def _core_components(
     count = len(occupied)
 
     # Most neighbouring cells are joined by one representative each (the point nearest to the cell's mean) …
-    mean = np.stack([np.bincount(cell, core_points[:, axis]) for axis in range(3)], axis=1)
-    mean /= np.bincount(cell)[:, None]
+    total = np.stack([np.bincount(cell, core_points[:, axis]) for axis in range(3)], axis=1)
+    mean = total / np.bincount(cell)[:, None]
     off_centre = ((core_points - mean[cell]) ** 2).sum(axis=1)
     representative = core_points[np.lexsort((off_centre, cell))[starts[:-1]]]
     gap = representative[pairs[:, 0]] - representative[pairs[:, 1]]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cfr_fast.data.background import (
-    DISTANCE_TOLERANCE,
     PlaneRecipe,
     border_of,
+    clearance,
     fit_plane,
-    in_front,
-    off_plane,
+    inner_pieces,
+    largest_cluster,
     spacing_of,
 )
 from cfr_fast.data.sample import Sample
@@ -24,9 +24,16 @@ Background = Literal["auto", "plane", "distance", "none"]
 
 # A border with fewer valid points than this share shows no background.
 FREE_BORDER = 0.1
-# An object fills at least this share of the image, and a background plane at least half of the valid border.
+# An object fills at least this share of the image …
 SMALLEST_OBJECT = 0.005
+# … and a background plane this share of the valid border.
 SMALLEST_SUPPORT = 0.5
+# Distances from the plane within which the recipe without absolute lengths looks for support, the narrower
+# first (the wider is for noisy sensors), as shares of the border's distance to the camera.
+TOLERANCES = (0.002, 0.005)
+# Points just below the cut (its last quarter), per point kept: an object stands clear of its background;
+# where there are more, the cut runs through the swells of one surface.
+LARGEST_SEAM = 0.25
 
 
 def is_prepared(sample: Sample) -> bool:
@@ -49,12 +56,12 @@ def prepare(
         sample: as it was measured.
         background: ``plane``, the usual preparation of MVTec 3D-AD: a plane through the points of the image
             border, and what lies within 5 mm of it, goes; the largest cluster of the rest stays.
-            ``distance``, for Eyecandies and any other scale: everything behind or upon that plane goes, and so
-            do walls, the pieces that reach the image border.
+            ``distance``, for Eyecandies and any other scale: everything behind or upon that plane goes, and
+            so do walls, the pieces that reach the image border.
             ``none`` keeps every point.
             ``auto`` takes ``plane`` where the recipe's lengths suit the cloud's sampling (see below), else
-            or if that leaves no object ``distance``, and keeps every point if neither finds an object on a
-            background: a surface that fills the view is never wiped out.
+            or if that leaves no object ``distance``, and keeps every point if neither finds an object that
+            stands clear of a background: a surface that fills the view is not torn apart.
         seed: of the random trials; the same seed gives the same bytes.
         recipe: the lengths of ``plane``, by default MVTec 3D-AD's. They suit a cloud when a flat
             neighbourhood of the clustering radius holds four times the points it needs, and the removal
@@ -71,40 +78,58 @@ def prepare(
     recipe = recipe or PlaneRecipe()
     spacing = spacing_of(sample.xyz)
     if background != "auto":
-        keep, problem = _object_mask(sample, background, spacing, seed, recipe)
-        if problem:
+        found = _find_object(sample, background, spacing, seed, recipe)
+        if found.problem:
             raise InputError(
                 f"background of sample {sample.name!r}",
                 f"an object on a flat background for {background!r} ('none' keeps every point)",
-                problem,
+                found.problem,
             )
-        return _masked(sample, keep)
+        return _masked(sample, found.keep)
     for method in ("plane", "distance") if _suits(recipe, spacing, sample.shape) else ("distance",):
-        keep, problem = _object_mask(sample, method, spacing, seed, recipe)
-        if not problem:
-            return _masked(sample, keep)
+        found = _find_object(sample, method, spacing, seed, recipe)
+        if not found.problem and found.seam <= LARGEST_SEAM:
+            return _masked(sample, found.keep)
     return sample
 
 
-def _object_mask(
-    sample: Sample, method: str, spacing: float, seed: int, recipe: PlaneRecipe
-) -> tuple[NDArray[np.bool_], str]:
-    """Pixels of the object (bool [H, W]), and what is wrong with them, empty where they can be used."""
-    nothing = np.zeros(sample.shape, bool)
-    rim = sample.xyz[border_of(sample.shape, recipe.border) & sample.valid]
-    distance = float(np.median(np.linalg.norm(rim, axis=1)))
-    tolerance = recipe.inlier_distance if method == "plane" else DISTANCE_TOLERANCE * distance
-    plane = fit_plane(rim, tolerance, recipe.iterations, np.random.default_rng(seed))
-    if plane is None or plane.support < SMALLEST_SUPPORT or spacing == 0:
-        return nothing, "no plane along the image border"
-    keep = off_plane(sample.xyz, plane, recipe) if method == "plane" else in_front(sample.xyz, plane, spacing)
-    share = float(keep.mean())
-    if share < SMALLEST_OBJECT:
-        return nothing, f"{np.count_nonzero(keep)} points ({share:.2%} of the pixels) apart from it"
+@dataclass(frozen=True, eq=False)
+class _Found:
+    keep: NDArray[np.bool_]  # [H, W]
+    problem: str = ""  # what forbids its use
+    seam: float = 0.0  # see LARGEST_SEAM
+
+
+def _find_object(sample: Sample, method: str, spacing: float, seed: int, recipe: PlaneRecipe) -> _Found:
+    xyz, valid = sample.xyz, sample.valid
+    rim = xyz[border_of(sample.shape, recipe.border) & valid]
+    if method == "plane":
+        tolerances = [recipe.inlier_distance]
+    else:
+        distance = float(np.median(np.linalg.norm(rim, axis=1)))
+        tolerances = [share * distance for share in TOLERANCES]
+    plane = tolerance = None
+    for tolerance in tolerances:
+        plane = fit_plane(rim, tolerance, recipe.iterations, np.random.default_rng(seed))
+        if plane is not None and plane.support >= SMALLEST_SUPPORT:
+            break
+    else:
+        return _Found(np.zeros_like(valid), "no plane along the image border")
+    height = plane.height(xyz)
+    if method == "plane":
+        height, cut = np.abs(height), recipe.removal_distance
+        keep = largest_cluster(xyz, valid & (height > cut), recipe)
+    else:
+        cut = clearance(xyz, plane, tolerance)
+        keep = inner_pieces(xyz, valid & (height > cut), spacing)
+    count = np.count_nonzero(keep)
+    if count < SMALLEST_OBJECT * keep.size:
+        return _Found(keep, f"{count} points ({count / keep.size:.2%} of the pixels) apart from it")
     # This also makes preparation idempotent: what comes back is recognised as prepared.
     if not _is_free(keep):
-        return nothing, "an object that reaches far along the image border"
-    return keep, ""
+        return _Found(keep, "an object that reaches far along the image border")
+    at_the_cut = np.count_nonzero(valid & (height > 0.75 * cut) & (height <= cut))
+    return _Found(keep, seam=at_the_cut / count)
 
 
 def _suits(recipe: PlaneRecipe, spacing: float, shape: tuple[int, int]) -> bool:
