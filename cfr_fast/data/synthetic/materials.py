@@ -88,7 +88,7 @@ def wafer(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
 def candy_cane(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
     """White sugar with a wide and a thin stripe; their colours and their phase are drawn anew."""
     wide, thin = rng.permutation(len(CANE))[:2]
-    pitch, start = 17.0, rng.uniform(0, 17)
+    pitch, start = 18.0, rng.uniform(0, 18)
     phase = (shape.maps["length"] + start) / pitch + shape.maps["turn"] / (2 * math.pi)
     phase = phase - np.floor(phase)
     albedo = linear("f4eee4") * _batch(rng) * _grain(canvas, rng, 5.0, 0.03)

@@ -38,7 +38,7 @@ class Sensor:
         coarse = rng.standard_normal((size, size), dtype=np.float32)
         depth = np.float32(0.09) * fine + np.float32(0.2) * gaussian_filter(coarse, 1.5, truncate=3)
         luck = rng.random((size, size), dtype=np.float32)
-        edge_loss, stray_loss = rng.uniform(0.5, 0.95), rng.uniform(0.001, 0.008)
+        edge_loss, stray_loss = rng.uniform(0.5, 0.95), rng.uniform(0.001, 0.015)
         return Sensor(rgb, depth, luck, edge_loss, stray_loss)
 
     def expose(self, developed: NDArray[np.float32]) -> NDArray[np.uint8]:

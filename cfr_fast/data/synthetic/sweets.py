@@ -29,8 +29,8 @@ def praline(canvas: Canvas, rng: np.random.Generator) -> Shape:
 
 def candy_cane(canvas: Canvas, rng: np.random.Generator) -> Shape:
     """A tube bent into a hook; maps: length along it and angle around it, for the stripes."""
-    radius, bend, straight, tail = 8.2 * rng.uniform(0.97, 1.03), 15.0, 52.0, 7.0
-    u, v = canvas.u, canvas.v - 8
+    radius, bend, straight, tail = 9.5 * rng.uniform(0.97, 1.03), 17.0, 46.0, 7.0
+    u, v = canvas.u, canvas.v - 14
     arc = np.arctan2(np.maximum(v, 0), u)
     around = np.hypot(u, v) - bend
     shaft_v, tail_v = np.clip(v, -straight, 0), np.clip(v, -tail, 0)
