@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import DBSCAN
 
-from cfr_fast.data import eyecandies, mvtec3d
+from cfr_fast.data import eyecandies, mvtec3d, synthetic
 from cfr_fast.data.background import PlaneRecipe, fit_plane
 from cfr_fast.data.cluster import dbscan
-from cfr_fast.data.prepare import is_prepared, prepare
+from cfr_fast.data.preparation import is_prepared, prepare
 from cfr_fast.data.sample import Category, Sample
 from cfr_fast.errors import InputError
 
@@ -172,6 +172,15 @@ def test_an_object_in_the_void_counts_as_prepared():
     assert prepare(sample) is sample
 
 
+def test_points_without_neighbours_are_kept():
+    checkers = (U + V) % 2 == 0
+    sample = on_table()
+    sample = replace(sample, xyz=np.where(checkers[..., None], sample.xyz, 0))
+    assert prepare(sample) is sample
+    with pytest.raises(InputError, match="no two points in neighbouring pixels"):
+        prepare(sample, "distance")
+
+
 def test_unknown_background_is_named():
     with pytest.raises(InputError, match="background: expected one of auto, plane, distance, none"):
         prepare(on_table(), "magic")
@@ -189,6 +198,14 @@ def pick(category: Category, names: set[str]) -> list[Sample]:
     samples = [s.load() for s in (*category.train, *category.test) if s.name in names]
     assert len(samples) == len(names)
     return samples
+
+
+@pytest.mark.parametrize("category", synthetic.categories())
+def test_procedural_sets_table(category):
+    bare = synthetic.make_sample(category, 0)
+    assert is_prepared(bare)
+    prepared = prepare(synthetic.make_sample(category, 0, background=True))
+    assert (prepared.valid & bare.valid).sum() > 0.99 * (prepared.valid | bare.valid).sum()
 
 
 def test_cable_gland(cable_gland):

@@ -9,7 +9,7 @@ import pytest
 
 from cfr_fast.data import load_category
 from cfr_fast.data.folder import load_category as load_folder
-from cfr_fast.data.prepare import prepare
+from cfr_fast.data.preparation import prepare
 from cfr_fast.data.prepared import prepare_category
 from cfr_fast.data.sample import Category, Sample, SampleSource
 from cfr_fast.errors import InputError, OutputError

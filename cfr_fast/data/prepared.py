@@ -10,7 +10,7 @@ from pathlib import Path
 from cfr_fast.data.clouds import write_xyz
 from cfr_fast.data.files import PathLike, reading, write_atomically
 from cfr_fast.data.images import write_mask, write_rgb
-from cfr_fast.data.prepare import Background, is_prepared, prepare
+from cfr_fast.data.preparation import Background, is_prepared, prepare
 from cfr_fast.data.sample import Category, SampleSource
 from cfr_fast.errors import InputError
 from cfr_fast.progress import track

@@ -115,6 +115,8 @@ def _find_object(sample: Sample, method: str, spacing: float, seed: int, recipe:
             break
     else:
         return _Found(np.zeros_like(valid), "no plane along the image border")
+    if spacing == 0:
+        return _Found(np.zeros_like(valid), "no two points in neighbouring pixels")
     height = plane.height(xyz)
     if method == "plane":
         height, cut = np.abs(height), recipe.removal_distance
