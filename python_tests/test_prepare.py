@@ -181,6 +181,15 @@ def test_points_without_neighbours_are_kept():
         prepare(sample, "distance")
 
 
+def test_a_narrow_border_may_be_empty():
+    sample = on_table()
+    inside = (abs(U) < 99) & (abs(V) < 99)
+    sample = replace(sample, xyz=np.where(inside[..., None], sample.xyz, 0))
+    np.testing.assert_array_equal(prepare(sample).valid, DISC)
+    with pytest.raises(InputError, match="no point along the image border"):
+        prepare(sample, "plane", recipe=PlaneRecipe(border=1))
+
+
 def test_unknown_background_is_named():
     with pytest.raises(InputError, match="background: expected one of auto, plane, distance, none"):
         prepare(on_table(), "magic")

@@ -103,6 +103,10 @@ class _Found:
 def _find_object(sample: Sample, method: str, spacing: float, seed: int, recipe: PlaneRecipe) -> _Found:
     xyz, valid = sample.xyz, sample.valid
     rim = xyz[border_of(sample.shape, recipe.border) & valid]
+    if spacing == 0:
+        return _Found(np.zeros_like(valid), "no two points in neighbouring pixels")
+    if len(rim) == 0:
+        return _Found(np.zeros_like(valid), "no point along the image border")
     if method == "plane":
         tolerances = [recipe.inlier_distance]
     else:
@@ -115,8 +119,6 @@ def _find_object(sample: Sample, method: str, spacing: float, seed: int, recipe:
             break
     else:
         return _Found(np.zeros_like(valid), "no plane along the image border")
-    if spacing == 0:
-        return _Found(np.zeros_like(valid), "no two points in neighbouring pixels")
     height = plane.height(xyz)
     if method == "plane":
         height, cut = np.abs(height), recipe.removal_distance
