@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "cfr_fast" / "ops"))  # the recipe alone: the package needs more than torch
-from _build import BuildError, build, make_recipe  # noqa: E402
+from _build import BuildError, build, find_cxx, make_recipe  # noqa: E402
 
 sys.path.pop(0)
 
@@ -35,6 +35,7 @@ def extensions():
         return []
     try:
         make_recipe()
+        find_cxx()
     except BuildError as error:
         if wanted == "1":
             raise

@@ -26,7 +26,7 @@ from pathlib import Path
 
 MODULE = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 MARKER = b"CFR_FAST_SOURCES="
-CUDA_ARCHS = "8.0+PTX;9.0a"
+CUDA_ARCHS = "8.0+PTX 9.0a"
 CPP_SOURCES = ("ops.cpp", "build_info.cpp", "python.cpp")  # and every file in cpu/
 CXX_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra")
@@ -89,11 +89,9 @@ def find_cxx() -> list[str]:
 
 
 def gencode(archs: str) -> list[str]:
-    """The nvcc options for a list such as "8.0;9.0a+PTX"."""
+    """The nvcc options for architectures such as "8.0+PTX 9.0a"."""
     options = []
-    for arch in archs.replace(",", ";").replace(" ", ";").split(";"):
-        if not arch:
-            continue
+    for arch in archs.split():
         number = arch.removesuffix("+PTX").replace(".", "")
         if not number.rstrip("af").isdigit():
             raise BuildError(f"TORCH_CUDA_ARCH_LIST: expected entries such as 9.0a or 8.0+PTX, got {arch}")
@@ -107,10 +105,11 @@ class Recipe:
     """Compiler and linker commands for one state of the sources and the environment."""
 
     csrc: Path
-    cxx: list[str]
     nvcc: Path | None
     archs: str
     torch: Path
+    cxxflags: list[str]
+    ldflags: list[str]
     sources: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,7 +127,7 @@ class Recipe:
     def flags(self) -> list[str]:
         """Options of every C++ source."""
         cuda = ["-DCFR_FAST_CUDA"] if self.nvcc else []
-        return [*CXX_FLAGS, TORCH_TARGET, *cuda, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+        return [*CXX_FLAGS, TORCH_TARGET, *cuda, *self.cxxflags]
 
     def definitions(self) -> list[str]:
         """What `build_info.cpp` alone is told."""
@@ -143,7 +142,7 @@ class Recipe:
         """The command that compiles one source; the caller adds `-o` and the object."""
         if source.suffix == ".cu":
             return [str(self.nvcc), *NVCC_FLAGS, *gencode(self.archs), "-c", str(source)]
-        command = [*self.cxx, *self.flags()]
+        command = [*find_cxx(), *self.flags()]
         if source.name == "build_info.cpp":
             command += [f"-D{definition}" for definition in self.definitions()]
         for folder in self.includes():
@@ -158,12 +157,12 @@ class Recipe:
             flags += ["-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,ALL"]
         if sys.platform == "darwin":
             flags += ["-undefined", "dynamic_lookup"]
-        return [*flags, *shlex.split(os.environ.get("LDFLAGS", ""))]
+        return [*flags, *self.ldflags]
 
     def fingerprint(self) -> str:
-        """A hash of everything that decides what the binary is."""
-        parts = [self.sources, MODULE, platform.machine(), version("torch"), *self.cxx, *self.flags()]
-        parts += [str(self.nvcc), self.archs, os.environ.get("LDFLAGS", "")]
+        """A hash of what the binary depends on; not the compiler, which a cached binary does without."""
+        parts = [self.sources, MODULE, platform.machine(), version("torch"), *self.flags()]
+        parts += [str(self.nvcc), self.archs, *self.ldflags]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -171,16 +170,22 @@ def make_recipe(cuda: str | None = None) -> Recipe:
     """The recipe for this environment.
 
     Raises:
-        BuildError: no compiler, no torch, no sources, or an option that makes no sense.
+        BuildError: no torch, no sources, or an option that makes no sense.
     """
     if sys.platform == "win32":
         raise BuildError("native kernels are built on Linux and macOS only")
     spec = find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         raise BuildError("torch is not installed where the native kernels are built")
-    archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHS
-    torch = Path(spec.submodule_search_locations[0])
-    return Recipe(find_csrc(), find_cxx(), find_cuda(cuda), archs, torch)
+    archs = (os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHS).replace(";", " ").replace(",", " ")
+    return Recipe(
+        csrc=find_csrc(),
+        nvcc=find_cuda(cuda),
+        archs=archs,
+        torch=Path(spec.submodule_search_locations[0]),
+        cxxflags=shlex.split(os.environ.get("CXXFLAGS", "")),
+        ldflags=shlex.split(os.environ.get("LDFLAGS", "")),
+    )
 
 
 def _run(command: Sequence[str]) -> str:
@@ -200,7 +205,7 @@ def build(recipe: Recipe, target: Path, objects: Path) -> str:
         objects: folder for object files; those whose source, headers and options are the same are used again.
 
     Raises:
-        BuildError: a command failed; the message is the full log.
+        BuildError: no compiler, or a command failed; then the message is the full log.
     """
     objects.mkdir(parents=True, exist_ok=True)
     headers = b"".join(path.read_bytes() for path in sorted(recipe.csrc.rglob("*.h")))
@@ -208,7 +213,8 @@ def build(recipe: Recipe, target: Path, objects: Path) -> str:
 
     def compile_one(source: Path) -> tuple[Path, str]:
         command = recipe.compile(source)
-        key = hashlib.sha256("\0".join(command).encode() + source.read_bytes() + headers).hexdigest()[:16]
+        options = "\0".join(command[:-1]).encode()
+        key = hashlib.sha256(options + source.read_bytes() + headers).hexdigest()[:16]
         result = objects / f"{source.stem}-{key}.o"
         if result.is_file():
             return result, ""
@@ -222,7 +228,7 @@ def build(recipe: Recipe, target: Path, objects: Path) -> str:
         compiled = list(pool.map(compile_one, recipe.files()))
     partial = target.with_suffix(f".{os.getpid()}.partial")
     paths = [str(path) for path, _ in compiled]
-    log = _run([*recipe.cxx, "-shared", *paths, *recipe.link_flags(), "-o", str(partial)])
+    log = _run([*find_cxx(), "-shared", *paths, *recipe.link_flags(), "-o", str(partial)])
     partial.replace(target)
     return "".join(text for _, text in compiled) + log
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cfr_fast.ops._build import MODULE, BuildError, Recipe, build, make_recipe
+from cfr_fast.ops._build import MODULE, BuildError, Recipe, build, find_cxx, make_recipe
 
 
 def cache_folder() -> Path:
@@ -48,6 +48,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _compile(recipe: Recipe, target: Path, cache: Path) -> None:
     log_file = target.with_name("build.log")
+    find_cxx()
     try:
         log = build(recipe, target, cache / "objects")
     except BuildError as error:

@@ -34,6 +34,10 @@ class NativeOp:
     setup_context: Function
     backward: Function
 
+    def schema(self) -> str:
+        """Arguments and results, as the native library declares them too."""
+        return torch.library.infer_schema(self.reference, mutates_args=()).replace("SymInt", "int")
+
 
 OPS: list[NativeOp] = []
 
@@ -58,7 +62,7 @@ def register_all(native: bool, cuda: bool) -> None:
     for op in OPS:
         qualified = f"{NAMESPACE}::{op.name}"
         if not native:
-            torch.library.define(qualified, torch.library.infer_schema(op.reference, mutates_args=()))
+            torch.library.define(qualified, op.schema())
         torch.library.impl(qualified, "default", op.reference)  # every device without a kernel of its own
         if cuda:
             torch.library.impl(qualified, "cuda", _cuda_kernel(op.name))
