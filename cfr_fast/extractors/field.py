@@ -108,7 +108,9 @@ class FeatureField:
         )
 
     @staticmethod
-    def from_grid(tokens: Tensor, valid: Tensor, shape: tuple[int, int]) -> FeatureField:
+    def from_grid(
+        tokens: Tensor, valid: Tensor, shape: tuple[int, int], support: Tensor | None = None
+    ) -> FeatureField:
         """Tokens on a regular grid, bilinear to the pixels.
 
         Args:
@@ -116,6 +118,8 @@ class FeatureField:
             valid: bool [P].
             shape: (h, w) of the pixels. The weights are those of
                 ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+            support: bool [h0, w0]; tokens outside take no part and the weights of the others are rescaled
+                to sum to one. Pixels without any supported token are zero, and not valid.
         """
         h0, w0, dim = tokens.shape
         h, w = shape
@@ -128,6 +132,11 @@ class FeatureField:
         weight = torch.stack(
             [(a[:, None] * b[None, :]).reshape(-1) for a in (1 - fy, fy) for b in (1 - fx, fx)], dim=1
         )
+        if support is not None:
+            weight = weight * support.reshape(-1)[index]
+            total = weight.sum(1, keepdim=True)
+            weight = weight / total.clamp(min=torch.finfo(weight.dtype).tiny)
+            valid = valid & (total.squeeze(1) > 0)
         return FeatureField(
             tokens.reshape(h0 * w0, dim),
             torch.arange(0, 4 * h * w + 1, 4, device=device),

@@ -1,0 +1,134 @@
+"""Features of a frozen timm network on the photo: ``timm:<model>``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from cfr_fast.data.frame import Frame
+from cfr_fast.errors import InputError
+from cfr_fast.extractors.field import FeatureField
+from cfr_fast.extractors.layers import LayerTap
+from cfr_fast.extractors.weights import create_network, load_weights
+
+CNN_INPUT = 448
+"""Pixels that convolutional networks see by default: a stride of 16 then gives 28×28 tokens."""
+
+
+class Backbone:
+    """A frozen network of timm, with its preprocessing.
+
+    Args:
+        model: a timm model name, with its tag where one is meant (``vit_base_patch8_224.dino``).
+        weights: ``"hub"`` (timm's pretrained weights), ``"random"``, or a .safetensors or .pth file.
+        layers: modules by name (``blocks.3``) or stages and blocks by number; see `LayerTap`.
+        input_size: side of the images that the network sees, pixels; None: a transformer's own size, 448 for
+            everything else.
+        mean, std: normalisation of pixels in 0 … 1, three numbers or one; None: those that timm states.
+        seed: of random weights.
+        model_kwargs: further arguments of ``timm.create_model``, for example ``{"pad_type": "same"}``.
+        state: saved weights, instead of `weights`.
+
+    Raises:
+        InputError: timm is not installed; a model, layer or weights file that does not exist or fit.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        weights: str = "hub",
+        layers: Sequence[str | int] | None = None,
+        input_size: int | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        seed: int = 0,
+        model_kwargs: dict[str, Any] | None = None,
+        state: dict[str, Tensor] | None = None,
+    ) -> None:
+        self.model = model
+        self.model_kwargs = dict(model_kwargs or {})
+        if input_size is not None and (isinstance(input_size, bool) or int(input_size) < 8):
+            raise InputError("input_size", "at least 8 pixels", str(input_size))
+        network = create_network(
+            model, None if state is not None else str(weights), seed, self.model_kwargs, input_size
+        )
+        cfg: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+        own = int(cfg["input_size"][-1]) if cfg.get("fixed_input_size") else CNN_INPUT
+        self.input_size = own if input_size is None else int(input_size)
+        self.mean = _triple("mean", cfg["mean"] if mean is None else mean)
+        self.std = _triple("std", cfg["std"] if std is None else std)
+        self.tap = LayerTap(network, layers, self.input_size)
+        if state is not None:
+            load_weights(network, state, "of the saved model", model)
+        self.device = torch.device("cpu")
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Tokens [h0, w0, D] of an image float32 [3, h, w] in 0 … 1, resized with antialiasing (bicubic)."""
+        image = image.to(self.device)[None]
+        size = (self.input_size, self.input_size)
+        if image.shape[2:] != size:
+            image = interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        return self.tap((image - mean) / std)[0]
+
+    def options(self) -> dict[str, Any]:
+        """Everything but the weights, JSON-able."""
+        return {
+            "layers": list(self.tap.layers),
+            "input_size": self.input_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "model_kwargs": self.model_kwargs,
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights that the chosen layers depend on."""
+        return {name: value.cpu().contiguous() for name, value in self.tap.network.state_dict().items()}
+
+    def to(self, device: torch.device | str) -> Backbone:
+        """Move the weights; returns self."""
+        self.device = torch.device(device)
+        self.tap.network.to(self.device)
+        return self
+
+
+class TimmExtractor:
+    """RGB features of a frozen timm network; every pixel is valid. Options: those of `Backbone`."""
+
+    role = "rgb"
+
+    def __init__(self, model: str, **options: Any) -> None:
+        self.name = f"timm:{model}"
+        self.backbone = Backbone(model, **options)
+
+    def extract(self, frame: Frame, size: int) -> FeatureField:
+        """Tokens of the photo, bilinear to size×size pixels."""
+        image = torch.from_numpy(frame.rgb).permute(2, 0, 1).float() / 255
+        tokens = self.backbone.tokens(image)
+        valid = torch.ones(size * size, dtype=torch.bool, device=tokens.device)
+        return FeatureField.from_grid(tokens, valid, (size, size))
+
+    def config(self) -> dict[str, Any]:
+        """Registry name, role and options, weights apart."""
+        return {"name": self.name, "role": self.role, "options": self.backbone.options()}
+
+    def state(self) -> dict[str, Tensor]:
+        """The network's weights."""
+        return self.backbone.state()
+
+    def to(self, device: torch.device | str) -> TimmExtractor:
+        """Move the weights; returns self."""
+        self.backbone.to(device)
+        return self
+
+
+def _triple(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:
+    values = [float(value)] * 3 if isinstance(value, int | float) else [float(v) for v in value]
+    if len(values) != 3 or (name == "std" and min(values) <= 0):
+        raise InputError(name, "three numbers (std above 0)", str(value))
+    return values[0], values[1], values[2]

@@ -1,0 +1,145 @@
+"""Extractors by name: what exists, what each needs, and how to make one or bring a saved one back."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor
+
+from cfr_fast.errors import InputError
+from cfr_fast.extractors.backbone import Backbone, TimmExtractor
+from cfr_fast.extractors.base import Extractor
+from cfr_fast.extractors.classic_rgb import ClassicRGB
+from cfr_fast.extractors.classic_xyz import ClassicXYZ
+from cfr_fast.extractors.normals import NormalsExtractor
+
+ROLES = ("rgb", "xyz")
+
+
+@dataclass(frozen=True)
+class ExtractorInfo:
+    """What a table says of an extractor; `name` may contain a placeholder, as in ``timm:<model>``."""
+
+    name: str
+    role: str
+    needs: str
+    description: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    info: ExtractorInfo
+    kind: type
+    options: frozenset[str]
+    takes_model: bool
+
+
+def _entry(
+    name: str, role: str, kind: type, needs: str, description: str, more: type | None = None
+) -> _Entry:
+    options = _keywords(kind) | (_keywords(more) if more is not None else frozenset())
+    info = ExtractorInfo(name, role, needs, description)
+    return _Entry(info, kind, options - {"state"}, name.endswith(":<model>"))
+
+
+def _keywords(kind: type) -> frozenset[str]:
+    parameters = inspect.signature(kind).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+_ENTRIES = (
+    _entry("classic", "rgb", ClassicRGB, "nothing", "colour, gradient and texture statistics"),
+    _entry("classic", "xyz", ClassicXYZ, "nothing", "FPFH-like histograms of normals, heights"),
+    _entry(
+        "timm:<model>",
+        "rgb",
+        TimmExtractor,
+        "timm, and weights (hub or file)",
+        "chosen layers of a frozen CNN or ViT",
+        Backbone,
+    ),
+    _entry(
+        "normals:<model>",
+        "xyz",
+        NormalsExtractor,
+        "timm, and weights (hub or file)",
+        "a frozen CNN or ViT on the rendered normal map",
+        Backbone,
+    ),
+)
+
+
+def available_extractors() -> list[ExtractorInfo]:
+    """Every extractor there is, for tables."""
+    return [entry.info for entry in _ENTRIES]
+
+
+def describe(name: str, role: str) -> str:
+    """One line: what the extractor computes, and what it needs.
+
+    Raises:
+        InputError: no extractor of this name and role.
+    """
+    info = _find(name, role)[0].info
+    return f"{name}: {info.description} (needs {info.needs})"
+
+
+def create_extractor(name: str, role: str, **options: Any) -> Extractor:
+    """The extractor of this name.
+
+    Args:
+        name: ``classic``, ``timm:<model>`` (RGB) or ``normals:<model>`` (3D), with a model name of timm.
+        role: ``rgb`` or ``xyz``.
+        options: of the extractor: see `ClassicRGB`, `ClassicXYZ`, `Backbone` and `NormalsExtractor`.
+
+    Raises:
+        InputError: no such name, role or option, or an option out of its range; weights that cannot be had.
+    """
+    return _build(name, role, options, None)
+
+
+def restore_extractor(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Extractor:
+    """The extractor that gave `config` and `state`, without any download.
+
+    Raises:
+        InputError: a config or state that is not complete, or not of this version.
+    """
+    try:
+        name, role, options = str(config["name"]), str(config["role"]), dict(config["options"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("config", "an extractor's name, role and options", str(dict(config))) from error
+    return _build(name, role, options, dict(state))
+
+
+def _build(name: str, role: str, options: dict[str, Any], state: dict[str, Tensor] | None) -> Extractor:
+    entry, model = _find(name, role)
+    unknown = sorted(options.keys() - entry.options)
+    if unknown:
+        known = ", ".join(sorted(entry.options))
+        raise InputError(f"options of extractor {name!r}", f"some of {known}", ", ".join(unknown))
+    if not entry.takes_model:
+        return cast(Extractor, entry.kind(**options))
+    if state is not None:
+        options = {**options, "state": state}
+    return cast(Extractor, entry.kind(model, **options))
+
+
+def _find(name: str, role: str) -> tuple[_Entry, str]:
+    """The entry of a name, and the model in it ("" where it takes none)."""
+    if role not in ROLES:
+        raise InputError("role", "'rgb' or 'xyz'", repr(role))
+    entries = [entry for entry in _ENTRIES if entry.info.role == role]
+    for entry in entries:
+        if name == entry.info.name and not entry.takes_model:
+            return entry, ""
+        prefix = entry.info.name.removesuffix("<model>")
+        if entry.takes_model and name.startswith(prefix) and len(name) > len(prefix):
+            return entry, name[len(prefix) :]
+    names = [entry.info.name for entry in entries]
+    near = difflib.get_close_matches(name.split(":")[0], [n.split(":")[0] for n in names], n=1)
+    hint = f" (did you mean {next(n for n in names if n.startswith(near[0]))!r}?)" if near else ""
+    raise InputError(f"{role} extractor", f"one of {', '.join(names)}{hint}", repr(name))
