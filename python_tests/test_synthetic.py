@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cfr_fast.data.preparation import is_prepared, prepare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
 from cfr_fast.data import mvtec3d, project_points, read_camera
+from cfr_fast.data.preparation import is_prepared, prepare
 from cfr_fast.data.sample import Sample
 from cfr_fast.data.synthetic import (
     categories,
@@ -68,7 +68,7 @@ def test_every_part_of_the_seed_counts() -> None:
 def test_bytes_do_not_depend_on_the_process() -> None:
     code = (
         "import hashlib; from cfr_fast.data.synthetic import make_sample;"
-        "s = make_sample('gummy', 2, 'test', 'rough', seed=5, size=48);"
+        "s = make_sample('gummy', 2, 'test', 'rough', seed=5, size=64);"
         "print(hashlib.sha256(s.rgb.tobytes() + s.xyz.tobytes() + s.ground_truth.tobytes()).hexdigest())"
     )
     root = Path(__file__).resolve().parents[1]
@@ -197,9 +197,9 @@ def test_trivial_measurements_do_not_reveal_defects() -> None:
         values: dict[str, list[float]] = {name: [] for name in measured}
         for kind, start, count in (("good", 0, 25), *((d, 100, 5) for d in defects())):
             for index in range(start, start + count):
-                sample = make_sample(category, index + 10 * len(kind), "test", kind, size=48)
+                sample = make_sample(category, index + 10 * len(kind), "test", kind, size=64)
                 values["valid points"].append(float(sample.valid.sum()))
-                values["table"].append(float(sample.rgb[:6].mean()))
+                values["table"].append(float(sample.rgb[:8].mean()))
                 values["part"].append(float(sample.rgb[sample.valid].mean()))
                 truth.append(kind != "good")
         for name, found in values.items():
@@ -209,7 +209,7 @@ def test_trivial_measurements_do_not_reveal_defects() -> None:
 
 
 def test_category_is_listed_lazily_and_can_be_sent_to_workers() -> None:
-    category = load_category("praline", train=2, good=3, defective_per_type=2, seed=4, size=48, validation=1)
+    category = load_category("praline", train=2, good=3, defective_per_type=2, seed=4, size=64, validation=1)
     assert (len(category.train), len(category.validation)) == (2, 1)
     assert len(category.test) == 3 + 2 * len(defects())
     names = [source.name for source in (*category.train, *category.validation, *category.test)]
@@ -226,39 +226,39 @@ def test_category_is_listed_lazily_and_can_be_sent_to_workers() -> None:
 
 
 def test_written_set_reads_back_equal(tmp_path: Path) -> None:
-    out = write_dataset(tmp_path / "deep" / "set", ["wafer", "gummy"], 2, 2, 1, seed=1, size=48, validation=1)
+    out = write_dataset(tmp_path / "deep" / "set", ["wafer", "gummy"], 2, 2, 1, seed=1, size=64, validation=1)
     assert mvtec3d.list_categories(out) == ["gummy", "wafer"]
     for name in ("gummy", "wafer"):
-        made = load_category(name, 2, 2, 1, seed=1, size=48, validation=1)
+        made = load_category(name, 2, 2, 1, seed=1, size=64, validation=1)
         read = mvtec3d.load_category(out, name)
         for split in ("train", "validation", "test"):
             pairs = {source.name: source for source in getattr(made, split)}
             assert {source.name for source in getattr(read, split)} == set(pairs)
             for source in getattr(read, split):
                 assert same(source.load(), pairs[source.name].load())
-    assert read_camera(out / "camera.json") == intrinsics(48)
+    assert read_camera(out / "camera.json") == intrinsics(64)
     assert [path.name for path in out.parent.iterdir()] == ["set"]
 
 
 def test_a_set_replaces_a_set_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "set"
     out.mkdir()
-    write_dataset(out, ["cookie"], 1, 1, 0, size=32, validation=0)
-    write_dataset(out, ["donut"], 1, 0, 0, size=32, validation=0)
+    write_dataset(out, ["cookie"], 1, 1, 0, size=64, validation=0)
+    write_dataset(out, ["donut"], 1, 0, 0, size=64, validation=0)
     assert mvtec3d.list_categories(out) == ["donut"]
     (out / "donut" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"notes\.txt"):
-        write_dataset(out, ["cookie"], 1, 0, 0, size=32)
+        write_dataset(out, ["cookie"], 1, 0, 0, size=64)
     assert (out / "donut" / "notes.txt").read_text() == "mine"
     other = tmp_path / "other"
     other.mkdir()
     (other / "file").touch()
     for target in (other, other / "file"):
         with pytest.raises(InputError, match="out"):
-            write_dataset(target, ["cookie"], 1, 0, 0, size=32)
+            write_dataset(target, ["cookie"], 1, 0, 0, size=64)
     (other / "synthetic.json").write_text("{")
     with pytest.raises(InputError, match=r"synthetic\.json"):
-        write_dataset(other, ["cookie"], 1, 0, 0, size=32)
+        write_dataset(other, ["cookie"], 1, 0, 0, size=64)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "set"]
 
 
@@ -266,15 +266,15 @@ def test_nothing_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.Mo
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(OutputError):
-        write_dataset(blocked / "set", ["cookie"], 1, 0, 0, size=32)
-    out = write_dataset(tmp_path / "set", ["cookie"], 1, 0, 0, size=32)
+        write_dataset(blocked / "set", ["cookie"], 1, 0, 0, size=64)
+    out = write_dataset(tmp_path / "set", ["cookie"], 1, 0, 0, size=64)
 
     def fail(*_: object) -> None:
         raise OutputError("disk full")
 
     monkeypatch.setattr("cfr_fast.data.synthetic.dataset.write_xyz", fail)
     with pytest.raises(OutputError, match="disk full"):
-        write_dataset(out, ["donut"], 1, 0, 0, size=32)
+        write_dataset(out, ["donut"], 1, 0, 0, size=64)
     assert mvtec3d.list_categories(out) == ["cookie"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "set"]
 
@@ -288,7 +288,7 @@ def test_nothing_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.Mo
         ("index", {"index": -1}),
         ("index", {"index": 1.5}),
         ("seed", {"seed": -1}),
-        ("size", {"size": 16}),
+        ("size", {"size": 63}),
         ("size", {"size": 4096}),
     ],
 )
@@ -310,7 +310,7 @@ def test_bad_counts_are_named(tmp_path: Path) -> None:
     st.sampled_from(("good", *defects())),
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**64 - 1),
-    st.integers(32, 80),
+    st.integers(64, 100),
 )
 @settings(max_examples=25, deadline=None)
 def test_any_valid_arguments_make_a_sample(

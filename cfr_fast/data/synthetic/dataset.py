@@ -50,7 +50,7 @@ class Plan:
         for name in ("validation", "good", "defective_per_type"):
             check_number(name, getattr(self, name), 0, STRIDE)
         check_number("seed", self.seed, 0, 2**64 - 1)
-        check_number("size", self.size, 32, 2048)
+        check_number("size", self.size, 64, 2048)
 
     def category(self, name: str) -> Category:
         """The samples of one category, to be made when needed."""
@@ -92,7 +92,7 @@ def load_category(
         good: number of normal test samples.
         defective_per_type: number of test samples with each of `defects()`.
         seed: of the whole set.
-        size: image side in pixels, 32 to 2048.
+        size: image side in pixels, 64 to 2048.
         validation: number of normal validation samples.
         background: keep the table in the clouds, see `make_sample`.
 

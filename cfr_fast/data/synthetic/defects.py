@@ -78,7 +78,7 @@ def hole(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> 
             left *= pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax())
         filling = mix(look.albedo, look.filling * np.float32(0.85), smoothstep(1.12, 1.02, site.reach))
         return (height * left).astype(np.float32), replace(look, albedo=filling)
-    site = _inside(canvas, height, rng, rng.uniform(3.2, 6.0))
+    site = _inside(canvas, height, rng, rng.uniform(3.8, 6.5))
     ground = np.maximum(FLOOR + 0.3 * canvas.noise(rng, 2.0), height - rng.uniform(5.0, 9.0))
     pit = smoothstep(1.0, 0.75, site.reach) * (height > FLOOR)
     sunk = height - np.clip(height - ground, 0, None) * pit

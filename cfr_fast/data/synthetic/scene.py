@@ -116,7 +116,7 @@ def make_sample(
         split: "train", "validation" or "test".
         defect: "good" or one of `defects()`.
         seed: seed of the whole set.
-        size: image side in pixels, 32 to 2048.
+        size: image side in pixels, 64 to 2048.
         background: keep the table's points in xyz; by default points at most 5 mm above it are zeros, as
             after preparation. The photo always shows the table.
 
@@ -133,7 +133,7 @@ def make_sample(
             raise InputError(argument, "one of " + ", ".join(known), repr(name))
     check_number("index", index, 0, 2**32 - 1)
     check_number("seed", seed, 0, 2**64 - 1)
-    check_number("size", size, 32, 2048)
+    check_number("size", size, 64, 2048)
     scene = make_scene(category, index, split, seed, size)
     good = shown = scene.render(scene.height, scene.look)
     mask = np.zeros((size, size), dtype=bool)
@@ -184,7 +184,7 @@ def difference_mask(good: Render, harmed: Render) -> NDArray[np.bool_]:
     on_part = (good.height > 0.5) | (harmed.height > 0.5)
     differs = (colour | depth) & on_part
     side = differs.shape[0]
-    reach = max(1, round(side / 85))
+    reach = max(2, round(side / 85))
     y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
     padded = np.pad(differs, reach)
     closed = binary_closing(padded, x * x + y * y <= reach * reach)[reach:-reach, reach:-reach]
