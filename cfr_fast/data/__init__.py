@@ -6,7 +6,10 @@ from cfr_fast.data.datasets import DatasetName, detect_dataset, list_categories,
 from cfr_fast.data.depth import depth_to_xyz, read_depth
 from cfr_fast.data.discover import find_samples
 from cfr_fast.data.files import PathLike, write_atomically
+from cfr_fast.data.frame import Frame, frame_of
 from cfr_fast.data.images import read_mask, read_rgb, write_mask, write_rgb
+from cfr_fast.data.preparation import prepare
+from cfr_fast.data.prepared import prepare_category
 from cfr_fast.data.sample import Category, Sample, SampleSource
 from cfr_fast.data.units import Unit
 
@@ -14,6 +17,7 @@ __all__ = [
     "Camera",
     "Category",
     "DatasetName",
+    "Frame",
     "PathLike",
     "Sample",
     "SampleSource",
@@ -21,8 +25,11 @@ __all__ = [
     "depth_to_xyz",
     "detect_dataset",
     "find_samples",
+    "frame_of",
     "list_categories",
     "load_category",
+    "prepare",
+    "prepare_category",
     "project_points",
     "read_camera",
     "read_depth",
