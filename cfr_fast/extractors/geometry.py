@@ -61,13 +61,12 @@ def disk(radius: float, count: int | None = None) -> Tensor:
     if count is None:
         reach = int(radius)
         axis = torch.arange(-reach, reach + 1)
-        offset = torch.cartesian_prod(axis, axis)
-        inside: Tensor = offset[(offset.square().sum(1) <= radius**2) & offset.any(1)]
-        return inside
+        offset = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=2).reshape(-1, 2)
+        return offset[(offset.square().sum(1) <= radius**2) & offset.any(1)]
     step = torch.arange(count, dtype=torch.float64) + 0.5
     angle, distance = step * (np.pi * (3 - np.sqrt(5))), radius * (step / count).sqrt()
     offset = torch.stack([distance * angle.sin(), distance * angle.cos()], 1).round().long()
-    offset = torch.unique(offset, dim=0)
+    offset = torch.tensor(sorted(set(map(tuple, offset.tolist()))))
     return offset[offset.any(1)]
 
 
@@ -141,7 +140,8 @@ def smallest_eigenvector(matrix: Tensor) -> tuple[Tensor, Tensor]:
     the largest cross product of two rows of A − λI, zero where all vanish (no direction stands out).
     """
     a = matrix.double()
-    scale = a.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-300)
+    trace = a.diagonal(dim1=1, dim2=2).sum(1)
+    scale = trace.clamp(min=1e-300)
     a = a / scale[:, None, None]  # now of trace 1
     eye = torch.eye(3, dtype=a.dtype, device=a.device)
     b = a - eye / 3
@@ -154,8 +154,10 @@ def smallest_eigenvector(matrix: Tensor) -> tuple[Tensor, Tensor]:
     best = length.argmax(1)
     vector = cross[torch.arange(len(a), device=a.device), best]
     longest = length.amax(1, keepdim=True)
-    vector = torch.where(longest > 1e-14, vector / longest.clamp(min=1e-300), torch.zeros_like(vector))
-    return (value * scale).clamp(min=0).to(matrix.dtype), vector.to(matrix.dtype)
+    distinct = (longest > 1e-14) & (trace[:, None] > 0)
+    vector = torch.where(distinct, vector / longest.clamp(min=1e-300), torch.zeros_like(vector))
+    value = (value * scale).clamp(min=0) * (trace > 0)
+    return value.to(matrix.dtype), vector.to(matrix.dtype)
 
 
 def normals(cloud: Cloud, half_window: float) -> Tensor:
@@ -193,4 +195,4 @@ def measured_nearby(valid: Tensor) -> Tensor:
     over holes and rims, where the features are those of the surroundings.
     """
     _, distance = nearest_measured(valid)
-    return (distance <= max(1.0, REACH * valid.shape[1])).reshape(-1)
+    return (distance <= max(1.5, REACH * valid.shape[1])).reshape(-1)

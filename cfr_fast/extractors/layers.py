@@ -88,7 +88,7 @@ class LayerTap:
             raise InputError(
                 "layers", "layers that give a square grid of tokens", f"{tokens.shape[1]} tokens"
             )
-        return tokens.transpose(1, 2).unflatten(2, (side, side))
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
 
     def _run(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = {}
