@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
+from cfr_fast.data import Background
 from cfr_fast.errors import InputError
 
 REPLACEMENTS = ("attention", "bank", "nearest", "none")
-BACKGROUNDS = ("auto", "plane", "distance", "none")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Settings:
     xyz_options: dict[str, Any] = field(default_factory=dict)
     size: int = 224
     crop: bool = False
-    background: str = "auto"
+    background: Background = "auto"
     mapper_epochs: int = 100
     mapper_lr: float = 1e-3
     coreset: float = 0.1
@@ -74,7 +74,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _one_of("replacement", self.replacement, REPLACEMENTS)
-        _one_of("background", self.background, BACKGROUNDS)
+        _one_of("background", self.background, get_args(Background))
         for name, low in _LEAST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:

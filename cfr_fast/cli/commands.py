@@ -154,9 +154,25 @@ def prepare_dataset(options: argparse.Namespace) -> None:
     from cfr_fast.data import prepare_category
 
     with display():
-        for category in track(_categories(options, options.category), "Preparing"):
+        done = [
             prepare_category(category, options.out, options.background, options.seed, source=options.data)
-    Console().print(f"prepared samples are in {options.out}", highlight=False)
+            for category in track(_categories(options, options.category), "Preparing")
+        ]
+    report = [
+        {
+            "folder": str(entry.folder),
+            "written": entry.written,
+            "skipped": entry.skipped,
+            "with_background": list(entry.with_background),
+        }
+        for entry in done
+    ]
+    lines = []
+    for entry in done:
+        lines.append(f"{entry.folder}: {entry.written} samples written, {entry.skipped} were there already")
+        if entry.with_background:
+            lines.append(f"  background kept in {', '.join(entry.with_background)}")
+    _say(report, options.json, "\n".join(lines))
 
 
 def synth(options: argparse.Namespace) -> None:
@@ -250,7 +266,7 @@ def _report(results: Sequence[CategoryResult], out: Path, as_json: bool) -> None
     Console().print(f"results.csv, results.json and pictures are in {out}", highlight=False)
 
 
-def _say(content: dict[str, Any], as_json: bool, line: str) -> None:
+def _say(content: Any, as_json: bool, line: str) -> None:
     if as_json:
         print(json.dumps(content, indent=2))
     else:

@@ -129,6 +129,7 @@ def _prepare(make: Any) -> None:
     command.add_argument("-o", "--out", type=Path, required=True, help="folder to write, outside of --data")
     _background(command)
     command.add_argument("--seed", type=int, default=0, help="of the plane search")
+    _json(command)
 
 
 def _synth(make: Any) -> None:

@@ -8,17 +8,19 @@ from cfr_fast.data.discover import find_samples
 from cfr_fast.data.files import PathLike, write_atomically
 from cfr_fast.data.frame import Frame, frame_of
 from cfr_fast.data.images import read_mask, read_rgb, write_mask, write_rgb
-from cfr_fast.data.preparation import prepare
-from cfr_fast.data.prepared import prepare_category
+from cfr_fast.data.preparation import Background, is_prepared, prepare
+from cfr_fast.data.prepared import PreparedCategory, prepare_category
 from cfr_fast.data.sample import Category, Sample, SampleSource
 from cfr_fast.data.units import Unit
 
 __all__ = [
+    "Background",
     "Camera",
     "Category",
     "DatasetName",
     "Frame",
     "PathLike",
+    "PreparedCategory",
     "Sample",
     "SampleSource",
     "Unit",
@@ -26,6 +28,7 @@ __all__ = [
     "detect_dataset",
     "find_samples",
     "frame_of",
+    "is_prepared",
     "list_categories",
     "load_category",
     "prepare",
