@@ -70,12 +70,13 @@ def range_grid_ply(xyz: NDArray[np.float32], form: str) -> bytes:
     body = ply_bytes(xyz.reshape(-1, 3)[valid], form, comments, extra)
     index = np.cumsum(valid) - 1
     order = ">" if "big" in form else "<"
+    cells = []
     for here, number in zip(valid, index, strict=True):
         if form == "ascii":
-            body += b"1 %d\n" % number if here else b"0\n"
+            cells.append(b"1 %d\n" % number if here else b"0\n")
         else:
-            body += struct.pack(order + "Bi", 1, number) if here else b"\0"
-    return body
+            cells.append(struct.pack(order + "Bi", 1, number) if here else b"\0")
+    return body + b"".join(cells)
 
 
 def viewport_ply(xyz: NDArray[np.float32], form: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -127,15 +128,28 @@ def test_absurd_image_sizes_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", bytes(png))
     with pytest.raises(InputError, match=r"a\.png"):
         read_rgb(path)
-    big = io.BytesIO()
-    tifffile.imwrite(big, XYZ, photometric="rgb", rowsperstrip=6)
-    big.seek(0)
-    with tifffile.TiffFile(big) as tiff:
-        tag = tiff.pages.first.tags["ImageLength"]
-    data = bytearray(big.getvalue())
-    data[tag.valueoffset : tag.valueoffset + 2] = struct.pack("<H", 60000)
-    with pytest.raises(InputError, match=r"b\.tiff"):
-        read_xyz(save(tmp_path / "b.tiff", bytes(data)))
+
+
+@pytest.mark.parametrize("rows", [7, 60000])
+def test_rows_without_data_are_not_taken_for_missing_points(rows: int, tmp_path: Path) -> None:
+    tiff = io.BytesIO(tiff_bytes(XYZ, photometric="rgb", rowsperstrip=1))
+    with tifffile.TiffFile(tiff) as file:
+        place = file.pages.first.tags["ImageLength"].valueoffset
+    data = bytearray(tiff.getvalue())
+    data[place : place + 2] = struct.pack("<H", rows)
+    with pytest.raises(InputError, match=r"a\.tiff"):
+        read_xyz(save(tmp_path / "a.tiff", bytes(data)))
+
+
+def test_corrupt_tiffs_log_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    data = tiff_bytes(XYZ, photometric="rgb")
+    for length in (10, 200, 250):
+        with pytest.raises(InputError, match=r"a\.tiff"):
+            read_xyz(save(tmp_path / "a.tiff", data[:length]))
+    assert capsys.readouterr() == ("", "")
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:

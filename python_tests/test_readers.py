@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +120,22 @@ def test_unwritable_place_is_an_output_error(write: Callable[[Path], None], tmp_
 )
 def test_grey_is_repeated_and_alpha_dropped(pixels: np.ndarray, expected: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.png", image_bytes(pixels, "PNG"))), expected)
+
+
+def test_sixteen_bit_colours_keep_their_upper_half(tmp_path: Path) -> None:
+    wide = RGB.astype(np.uint16) * 256 + 77
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in wide)
+    png = b"\x89PNG\r\n\x1a\n"
+    for name, content in (
+        (b"IHDR", struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ):
+        png += (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+    for file, data in (("a.png", png), ("a.tiff", tiff_bytes(wide, photometric="rgb"))):
+        np.testing.assert_array_equal(read_rgb(save(tmp_path / file, data)), RGB)
 
 
 def test_depth_is_no_photo_and_a_photo_no_depth(tmp_path: Path) -> None:

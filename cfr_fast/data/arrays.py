@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def _read_tiff(path: PathLike) -> NDArray[np.generic]:
         # tifffile fills absent segments with zeros, which would pass for missing points.
         size = os.path.getsize(path)
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        if not segments or any(count == 0 or start + count > size for start, count in segments):
+        whole = all(count > 0 and start + count <= size for start, count in segments)
+        if not whole or len(segments) != math.prod(page.chunked):
             raise InputError(str(path), "all of its pixels", "a truncated file")
         return np.asarray(page.asarray())
 

@@ -49,7 +49,8 @@ def read_xyz(
             f"{raw.dtype} of shape {list(raw.shape)}"
             + (" (a depth image? call it NAME_depth)" if raw.ndim == 2 else ""),
         )
-    points = raw.astype(np.float64) * factor
+    with np.errstate(invalid="ignore"):  # signalling NaN are as good as quiet ones here
+        points = raw.astype(np.float64) * factor
     points[np.isnan(points).any(axis=-1)] = 0.0
     if not np.isfinite(points).all() or np.abs(points).max(initial=0.0) > np.finfo(np.float32).max:
         raise InputError(str(path), "finite coordinates (NaN or zeros where missing)", "infinity")

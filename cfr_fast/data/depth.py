@@ -43,7 +43,8 @@ def read_depth(path: PathLike, scale: float = 0.001, unit: Unit = "m") -> NDArra
             str(path), "[H, W] depths of 16 bits or more", f"{raw.dtype} of shape {list(raw.shape)}"
         )
     whole = raw.dtype.kind in "iu"
-    metres = raw.astype(np.float64) * (scale if whole else metres_per_unit(unit))
+    with np.errstate(invalid="ignore"):  # signalling NaN are as good as quiet ones here
+        metres = raw.astype(np.float64) * (scale if whole else metres_per_unit(unit))
     metres[~(np.isfinite(metres) & (metres > 0))] = 0.0
     hint = "check depth_scale" if whole else "looks like millimetres: pass unit='mm'"
     require_near(path, metres[metres > 0], hint)
