@@ -209,6 +209,13 @@ class TestBadInput:
     def test_no_such_file(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         fails(capsys, ["predict", str(model), "nowhere.png", "-o", str(tmp_path / "out")], "nowhere.png")
 
+    def test_output_among_the_samples(
+        self, model: Path, sweets: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        test = sweets / "cookie" / "test"
+        fails(capsys, ["predict", str(model), str(test), "-o", str(test / "out")], "--out", "outside of")
+        assert not (test / "out").exists()
+
     def test_unwritable_output(
         self, model: Path, sweets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

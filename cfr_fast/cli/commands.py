@@ -81,8 +81,9 @@ def predict(options: argparse.Namespace) -> None:
     from cfr_fast.data import find_samples
     from cfr_fast.model import CFR
 
-    out = _writable(options.out)
+    _require_apart(options.out, options.files)
     sources = find_samples(options.files, options.camera, options.unit)
+    out = _writable(options.out)
     model = CFR.load(options.model, device=options.device)
     verdicts: list[evaluation.Verdict] = []
     files: list[dict[str, str]] = []
@@ -234,6 +235,13 @@ def _categories(
         if most is not None and len(names) > most:
             raise InputError("--category", f"one of {', '.join(names)}", "none")
     return [load_category(dataset, options.data, name) for name in names]
+
+
+def _require_apart(out: Path, given: Sequence[Path]) -> None:
+    """Refuse to write pictures where the next run would look for samples."""
+    for path in given:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise InputError("--out", f"a folder outside of {path}, which is searched for samples", str(out))
 
 
 def _writable(folder: Path) -> Path:
