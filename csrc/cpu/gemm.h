@@ -1,7 +1,8 @@
 // Products of packed row blocks, small enough to stay in cache while their consumer reads them.
 //
-// Every element of a product is one chain of multiply-adds over the depth, in the same order wherever its row
-// and column lie: equal rows give equal values to the last bit, whatever the tiling or the number of threads.
+// Every element of a product is one chain of multiply-adds per slice of the depth and a sum of those, in the same
+// order wherever its row and column lie: equal rows give equal values to the last bit, whatever the tiling or the
+// number of threads.
 #pragma once
 
 #include <cstdlib>

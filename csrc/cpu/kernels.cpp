@@ -7,6 +7,9 @@
 #include <immintrin.h>
 #endif
 
+// GCC keeps an array of sums in registers only when every loop over it is unrolled early.
+#define CFR_UNROLL _Pragma("GCC unroll 8")
+
 namespace cfr::cpu {
 namespace {
 
@@ -17,16 +20,19 @@ constexpr int kLeft = 4, kVectors = 2, kRight = 4 * kVectors;
 
 void multiply(const float* a, const float* b, int64_t depth, float* c, int64_t stride, bool add) {
   Vector sum[kLeft][kVectors] = {};
-  if (add)
-    for (int i = 0; i < kLeft; ++i)
-      for (int j = 0; j < kVectors; ++j) sum[i][j] = *reinterpret_cast<const Vector*>(c + i * stride + 4 * j);
   for (int64_t k = 0; k < depth; ++k, a += kLeft, b += kRight)
     for (int j = 0; j < kVectors; ++j) {
       const Vector right = *reinterpret_cast<const Vector*>(b + 4 * j);
       for (int i = 0; i < kLeft; ++i) sum[i][j] += a[i] * right;
     }
-  for (int i = 0; i < kLeft; ++i)
-    for (int j = 0; j < kVectors; ++j) *reinterpret_cast<Vector*>(c + i * stride + 4 * j) = sum[i][j];
+  CFR_UNROLL
+  for (int i = 0; i < kLeft; ++i) {
+    CFR_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      Vector* out = reinterpret_cast<Vector*>(c + i * stride + 4 * j);
+      *out = add ? *out + sum[i][j] : sum[i][j];
+    }
+  }
 }
 
 int64_t first_above(const float* values, int64_t begin, int64_t end, float bound) {
@@ -46,10 +52,7 @@ constexpr int kLeft = 6, kVectors = 2, kRight = 8 * kVectors;
 
 __attribute__((target("avx2,fma"))) void multiply(const float* a, const float* b, int64_t depth, float* c,
                                                   int64_t stride, bool add) {
-  __m256 sum[kLeft][kVectors];
-  for (int i = 0; i < kLeft; ++i)
-    for (int j = 0; j < kVectors; ++j)
-      sum[i][j] = add ? _mm256_loadu_ps(c + i * stride + 8 * j) : _mm256_setzero_ps();
+  __m256 sum[kLeft][kVectors] = {};
   for (int64_t k = 0; k < depth; ++k, a += kLeft, b += kRight) {
     const __m256 right[kVectors] = {_mm256_load_ps(b), _mm256_load_ps(b + 8)};
     for (int i = 0; i < kLeft; ++i) {
@@ -57,8 +60,14 @@ __attribute__((target("avx2,fma"))) void multiply(const float* a, const float* b
       for (int j = 0; j < kVectors; ++j) sum[i][j] = _mm256_fmadd_ps(left, right[j], sum[i][j]);
     }
   }
-  for (int i = 0; i < kLeft; ++i)
-    for (int j = 0; j < kVectors; ++j) _mm256_storeu_ps(c + i * stride + 8 * j, sum[i][j]);
+  CFR_UNROLL
+  for (int i = 0; i < kLeft; ++i) {
+    CFR_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      float* out = c + i * stride + 8 * j;
+      _mm256_storeu_ps(out, add ? _mm256_add_ps(_mm256_loadu_ps(out), sum[i][j]) : sum[i][j]);
+    }
+  }
 }
 
 __attribute__((target("avx2,fma"))) int64_t first_above(const float* values, int64_t begin, int64_t end,
