@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cfr_fast.cli import main
@@ -75,7 +76,8 @@ def test_predict_json_and_tiff(
     assert main(["predict", str(model), str(file), "-o", str(tmp_path), "--maps", "tiff", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["files"]["map"].endswith(".tiff")
-    assert (tmp_path / entry["files"]["map"]).stat().st_size > 80 * 80 * 4
+    found = tifffile.imread(tmp_path / entry["files"]["map"])
+    assert (found.shape, found.dtype) == ((80, 80), np.float32)
 
 
 def test_fit_from_files_and_from_named_samples(

@@ -112,8 +112,8 @@ def test_ways_to_give_samples(tmp_path: Path, good: list[Sample], model: CFR) ->
 
 def test_theta_decides_what_is_replaced(good: list[Sample]) -> None:
     fractions = []
-    for theta in (0.0, 0.05, 2.1):
-        fitted = CFR(theta=theta, threshold=1.0, **FAST | {"views": 1}).fit(good[:1])
+    for theta in (0.0, None, 2.1):  # None: half of the predictions on normal views count as reliable
+        fitted = CFR(theta=theta, reliable_share=0.5, threshold=1.0, **FAST).fit(good[:1])
         fractions.append(fitted.predict(part(2, "test")).replaced_fraction)
     assert fractions[0] == 1
     assert 0 < fractions[1] < 1
@@ -179,7 +179,8 @@ def test_unknown_device() -> None:
 
 class TestModelFiles:
     @pytest.fixture(scope="class")
-    def file(self, tmp_path_factory: pytest.TempPathFactory, model: CFR) -> Path:
+    @classmethod
+    def file(cls, tmp_path_factory: pytest.TempPathFactory, model: CFR) -> Path:
         path = tmp_path_factory.mktemp("model") / "model.safetensors"
         model.save(path)
         return path
