@@ -44,15 +44,15 @@ def sandwich(canvas: Canvas, rng: np.random.Generator) -> Shape:
 def cookie(canvas: Canvas, rng: np.random.Generator) -> Shape:
     """An uneven round of dough, cracked, with chocolate chips."""
     r, theta = np.hypot(canvas.u, canvas.v), np.arctan2(canvas.v, canvas.u)
-    outline = 38 + canvas.noise(rng, 14.0) * 0.8
+    outline = 38 + canvas.noise(rng, 14.0) * 0.5
     for k in (2, 3, 5):
-        outline = outline + rng.uniform(0.2, 0.8) * np.cos(k * theta + rng.uniform(0, 2 * math.pi))
+        outline = outline + rng.uniform(0.2, 0.6) * np.cos(k * theta + rng.uniform(0, 2 * math.pi))
     inside = outline - r
     height = slab(canvas, inside, 11 + 3.5 * (1 - (r / 38) ** 2), 6.0)
-    dough = 0.55 * canvas.noise(rng, 7.0) + 0.2 * canvas.noise(rng, 2.4) + 0.1 * canvas.noise(rng, 1.2)
-    crack = smoothstep(0.13, 0.03, np.abs(canvas.noise(rng, 13.0))) * smoothstep(3, 8, inside)
+    dough = 0.3 * canvas.noise(rng, 7.0) + 0.2 * canvas.noise(rng, 2.4) + 0.1 * canvas.noise(rng, 1.2)
+    crack = smoothstep(0.1, 0.02, np.abs(canvas.noise(rng, 16.0))) * smoothstep(3, 8, inside)
     solid = smoothstep(0.3, 2, inside)
-    height = height + (dough - 0.9 * crack) * solid
+    height = height + (dough - 0.5 * crack) * solid
     chip = np.zeros_like(height)
     for u, v in scatter(rng, int(rng.integers(11, 16)), 9.0, lambda u, v: math.hypot(u, v) < 32):
         radius, stretch, turn = rng.uniform(2.8, 4.2), rng.uniform(0.75, 1), rng.uniform(0, math.pi)

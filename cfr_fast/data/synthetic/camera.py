@@ -34,8 +34,8 @@ class Pose:
 
     @staticmethod
     def draw(size: int, rng: np.random.Generator) -> Pose:
-        """About 0.45 m away, up to some 5° off the vertical."""
-        lean = rng.uniform(-0.065, 0.065, 2).tolist()
+        """About 0.45 m away, up to some 4° off the vertical."""
+        lean = rng.uniform(-0.05, 0.05, 2).tolist()
         return Pose(size, float(rng.uniform(435, 465)), (lean[0], lean[1]))
 
     def rays(self) -> NDArray[np.float32]:

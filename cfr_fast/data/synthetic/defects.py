@@ -33,27 +33,27 @@ class Site:
 
 def dent(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
     """Pressed in, 1.5 to 4 mm."""
-    site = _inside(canvas, height, rng, rng.uniform(5.0, 9.5))
+    site = _inside(canvas, height, rng, rng.uniform(5.5, 10.0))
     depth = rng.uniform(1.5, 4.0) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
     return np.maximum(height - depth, np.minimum(height, FLOOR)).astype(np.float32), look
 
 
 def bump(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
     """Raised, 1.5 to 4 mm, in the part's own colour."""
-    site = _inside(canvas, height, rng, rng.uniform(4.5, 8.5))
+    site = _inside(canvas, height, rng, rng.uniform(5.0, 9.5))
     rise = rng.uniform(1.5, 4.0) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
     return (height + rise * (height > FLOOR)).astype(np.float32), look
 
 
 def colour(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
     """A stain of a foreign colour that differs plainly from what it covers; the shape stays."""
-    site = _inside(canvas, height, rng, rng.uniform(4.0, 8.5))
+    site = _inside(canvas, height, rng, rng.uniform(5.0, 9.0))
     below = look.albedo[site.reach < 0.6].reshape(-1, 3)
     local = below.mean(axis=0) if len(below) else look.albedo.mean(axis=(0, 1))
     contrast = [float(np.abs(np.sqrt(stain) - np.sqrt(local)).max()) for stain in STAINS]
     order = [k for k in rng.permutation(len(STAINS)).tolist() if contrast[k] > 0.28]
     stain = STAINS[order[0] if order else int(np.argmax(contrast))]
-    cover = np.float32(rng.uniform(0.7, 0.95)) * smoothstep(1.0, 0.8, site.reach)
+    cover = np.float32(rng.uniform(0.8, 1.0)) * smoothstep(1.0, 0.8, site.reach)
     albedo = mix(look.albedo, stain, cover * (height > 0))
     return height, replace(look, albedo=albedo)
 

@@ -72,7 +72,7 @@ def cookie(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
     """Golden dough, browner at the rim, dark chips."""
     albedo = linear("d9a25f") * _batch(rng) * _grain(canvas, rng, 1.4, 0.1) * _grain(canvas, rng, 6.0, 0.07)
     albedo = mix(albedo, linear("a9672f"), 0.7 * smoothstep(9, 0, shape.maps["inside"]))
-    albedo = mix(albedo, linear("e6c48e"), 0.5 * shape.maps["crack"])
+    albedo = mix(albedo, linear("e6c48e"), 0.35 * shape.maps["crack"])
     chip = shape.maps["chip"]
     albedo = mix(albedo, linear("41241a"), chip)
     return Look(albedo, (0.02 + 0.16 * chip).astype(np.float32), 22, 0.05, linear("ecd09a"))

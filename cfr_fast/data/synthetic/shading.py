@@ -26,9 +26,9 @@ class Light:
     def draw(rng: np.random.Generator) -> Light:
         """The lamp of a station: much the same for every part."""
         return Light(
-            azimuth=-2.3 + rng.uniform(-0.4, 0.4),
-            elevation=rng.uniform(0.68, 0.9),
-            brightness=rng.uniform(0.93, 1.07),
+            azimuth=-2.3 + rng.uniform(-0.2, 0.2),
+            elevation=rng.uniform(0.72, 0.84),
+            brightness=rng.uniform(0.95, 1.05),
             tint=rng.uniform(0.98, 1.02, 3).astype(np.float32),
         )
 
