@@ -22,17 +22,14 @@ def sandwich(canvas: Canvas, rng: np.random.Generator) -> Shape:
     upper_r = np.hypot(canvas.u - shift[0], canvas.v - shift[1])
     upper = slab(canvas, 32.5 + 0.6 * scallop - upper_r, 17.0, 1.5)
     petals = 14.5 + 3.5 * np.cos(theta * 6)
-    relief = 0.9 * smoothstep(1.6, 0.6, np.abs(upper_r - 25)) + 0.9 * smoothstep(
-        1.8, 0.6, np.abs(upper_r - petals)
-    )
-    relief = relief + 1.0 * smoothstep(4.5, 3.5, upper_r)
-    relief = relief + 0.8 * smoothstep(0.2, 0.6, scallop) * smoothstep(26.5, 28, upper_r)
+    relief = 0.6 * smoothstep(1.6, 0.6, np.abs(upper_r - 25))
+    relief = relief + 0.6 * smoothstep(1.8, 0.6, np.abs(upper_r - petals))
+    relief = relief + 0.7 * smoothstep(4.5, 3.5, upper_r)
+    relief = relief + 0.6 * smoothstep(0.2, 0.6, scallop) * smoothstep(26.5, 28, upper_r)
     for k in range(6):
         angle = (k + 0.5) * math.pi / 3
-        hole = np.hypot(
-            canvas.u - 19 * math.cos(angle) - shift[0], canvas.v - 19 * math.sin(angle) - shift[1]
-        )
-        relief = relief - 2.2 * smoothstep(1.7, 1.0, hole)
+        hole_u, hole_v = 19 * math.cos(angle) + shift[0], 19 * math.sin(angle) + shift[1]
+        relief = relief - 1.6 * smoothstep(1.7, 1.0, np.hypot(canvas.u - hole_u, canvas.v - hole_v))
     crumb = 0.12 * canvas.noise(rng, 1.6) + 0.1 * canvas.noise(rng, 4.0)
     on_top = (upper > 12.5).astype(np.float32)
     upper = upper + (relief + crumb) * on_top
@@ -79,7 +76,7 @@ def wafer(canvas: Canvas, rng: np.random.Generator) -> Shape:
     rib = smoothstep(0.35, 0.8, np.maximum(rib_u, rib_v))
     rib = np.maximum(rib, smoothstep(2.6, 1.8, inside))
     bake = canvas.noise(rng, 16.0)
-    height = slab(canvas, inside, 9.5 + 2.8 * rib + 0.25 * bake, 1.0)
+    height = slab(canvas, inside, 10 + 2.2 * rib + 0.25 * bake, 1.0)
     height = height + (0.08 * canvas.noise(rng, 1.3) + 0.08 * canvas.noise(rng, 3.0)) * (height > 0)
     return Shape(height, {"rib": rib})
 

@@ -42,6 +42,6 @@ RECIPES: dict[str, Recipe] = {
     "donut": Recipe(biscuits.donut, materials.donut, True, math.pi, _SLATE),
     "gummy": Recipe(sweets.gummy, materials.gummy, True, 0.4, _GREY),
     "praline": Recipe(sweets.praline, materials.praline, False, 0.4, _BLUE),
-    "sandwich": Recipe(biscuits.sandwich, materials.sandwich, False, math.pi, _BLUE),
+    "sandwich": Recipe(biscuits.sandwich, materials.sandwich, False, 0.4, _BLUE),
     "wafer": Recipe(biscuits.wafer, materials.wafer, False, 0.4, _BLUE),
 }

@@ -32,16 +32,16 @@ class Site:
 
 
 def dent(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
-    """Pressed in, 1.5 to 4 mm."""
-    site = _inside(canvas, height, rng, rng.uniform(5.5, 10.0))
-    depth = rng.uniform(1.5, 4.0) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
+    """Pressed in, 2 to 4.5 mm."""
+    site = _inside(canvas, height, rng, rng.uniform(6.0, 10.5))
+    depth = rng.uniform(2.0, 4.5) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
     return np.maximum(height - depth, np.minimum(height, FLOOR)).astype(np.float32), look
 
 
 def bump(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) -> tuple[Grid, Look]:
-    """Raised, 1.5 to 4 mm, in the part's own colour."""
-    site = _inside(canvas, height, rng, rng.uniform(5.0, 9.5))
-    rise = rng.uniform(1.5, 4.0) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
+    """Raised, 1.8 to 4.2 mm, in the part's own colour."""
+    site = _inside(canvas, height, rng, rng.uniform(5.5, 9.5))
+    rise = rng.uniform(1.8, 4.2) * np.clip(1 - site.reach**2, 0, 1) ** 1.5
     return (height + rise * (height > FLOOR)).astype(np.float32), look
 
 
@@ -62,7 +62,7 @@ def rough(canvas: Canvas, height: Grid, look: Look, rng: np.random.Generator) ->
     """A smooth skin gone: uneven at the scale of a millimetre or two, and matt."""
     site = _inside(canvas, height, rng, rng.uniform(6.5, 11.0))
     cover = smoothstep(1.0, 0.8, site.reach) * (height > FLOOR)
-    relief = canvas.noise(rng, rng.uniform(1.7, 2.3)) * rng.uniform(0.7, 1.1)
+    relief = canvas.noise(rng, rng.uniform(1.7, 2.3)) * rng.uniform(0.8, 1.3)
     rise = np.clip(relief, -1.8, 1.8) * cover
     gloss = look.gloss * (1 - 0.7 * cover)
     return (height + rise).astype(np.float32), replace(look, gloss=gloss.astype(np.float32))

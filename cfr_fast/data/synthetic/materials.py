@@ -63,7 +63,7 @@ def praline(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
 
 def sandwich(canvas: Canvas, shape: Shape, rng: np.random.Generator) -> Look:
     """Cocoa biscuit, white cream."""
-    albedo = linear("5d3d2a") * _batch(rng) * _grain(canvas, rng, 1.5, 0.13) * _grain(canvas, rng, 9.0, 0.05)
+    albedo = linear("6e4a34") * _batch(rng) * _grain(canvas, rng, 1.5, 0.13) * _grain(canvas, rng, 9.0, 0.05)
     albedo = mix(albedo, linear("f3ead8"), shape.maps["cream"])
     return Look(albedo, _even(canvas, 0.03), 10, 0.05, linear("f0e4cc"))
 
