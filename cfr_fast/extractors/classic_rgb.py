@@ -29,16 +29,17 @@ from cfr_fast.extractors.statistics import (
 
 GRADIENT_SCALES = (0.8, 1.6, 3.2)  # pixels
 BAND_EDGES = (0.0, 0.8, 1.6, 3.2, 6.4)  # pixels
-POOLING = (1.0, 2.0)  # tokens
-NOISE = 2.0  # L* units; gradients below are no structure
+POOLING = (0.7, 1.5)  # tokens
+NOISE = 1.0  # L* units; gradients below are no structure
 HUES = 8
+WEIGHTS = (0.15, 0.65, 0.2)  # of colour, gradients and texture in a cosine
 
 
 class ClassicRGB:
     """Colour, gradient and texture statistics on a grid of tokens; every pixel is valid.
 
     The photo is resized to size×size pixels (antialiased) and turned to CIE Lab. Three blocks of equal norm,
-    each averaged over Gaussians of 1 and 2 tokens:
+    each averaged over Gaussians of 0.7 and 1.5 tokens:
 
     - colour: soft histograms of lightness and of hue (with a bin for grey), as centred square roots;
     - gradients at three scales: mean strength, anisotropy (second circular harmonic of their directions) and
@@ -66,11 +67,10 @@ class ClassicRGB:
         """
         check_grid(self.stride, size)
         lab = _lab(frame, size)
-        blocks = [
-            normalize(block, dim=2) for block in (self._colour(lab), self._gradients(lab), self._texture(lab))
-        ]
-        tokens = torch.cat(blocks, dim=2)
-        tokens = tokens * (tokens.shape[2] / len(blocks)) ** 0.5
+        blocks = (self._colour(lab), self._gradients(lab), self._texture(lab))
+        share = [weight**0.5 * normalize(block, dim=2) for weight, block in zip(WEIGHTS, blocks, strict=True)]
+        tokens = torch.cat(share, dim=2)
+        tokens = tokens * tokens.shape[2] ** 0.5
         return FeatureField.from_grid(tokens, torch.ones(size * size, dtype=torch.bool), (size, size))
 
     def config(self) -> dict[str, Any]:

@@ -20,12 +20,14 @@ from cfr_fast.extractors.geometry import (
     neighbours,
     normals,
 )
-from cfr_fast.extractors.statistics import angular, check_grid, smooth, soft_bins
+from cfr_fast.extractors.statistics import check_grid, smooth, soft_bins
 
 RADII = (0.04, 0.08, 0.16)  # of the object's extent
 SAMPLES = 64  # neighbours per radius
 BINS = 9  # per angle
 RINGS = ((0.0, 0.5), (0.5, 1.0), (1.0, 1.5))  # of the radius
+HEIGHTS = 0.15  # weight of a height beside a bin of a histogram
+SCALE = 5.0  # brings features to a mean square of about one
 PRIOR = 0.3  # of a full neighbourhood
 WINDOW = 5.0  # diameter of the plane fits, pixels of a 224 pixel wide image
 MAX_REACH = 0.25  # of the image's width: no neighbourhood is searched further out
@@ -39,12 +41,13 @@ class ClassicXYZ:
 
     - soft histograms of FPFH's three angles α, φ, θ (Rusu et al., 2009) in the Darboux frame of the centre's
       normal and the connecting line,
-    - mean and spread of the heights over the centre's tangent plane in three rings, as angles,
+    - mean and spread of the heights over the centre's tangent plane in three rings, saturating (tanh).
 
-    and once the angle between normal and line of sight. Neighbours weigh less with distance and where the
-    surface is seen at a grazing angle; a small share of a flat neighbourhood is added to all, so that holes
-    and silhouettes, which leave few neighbours, pull the features to "flat" instead of to noise. Everything
-    is independent of units and of rotations about the line of sight.
+    Neighbours weigh less with distance and where the surface is seen at a grazing angle; a share of a flat
+    neighbourhood is added to all, so that holes and silhouettes, which leave few neighbours, pull the
+    features to "flat" instead of to noise. Everything is centred on zero, so that a cosine compares shapes
+    and not what all neighbourhoods have in common, and independent of units and of rotations about the line
+    of sight.
 
     A pixel is valid where a point is measured within 1 % of the image's width.
 
@@ -102,8 +105,7 @@ class ClassicXYZ:
         sight = normalize(-cloud.points.reshape(-1, 3), dim=1)
         facing = (normal * sight).sum(1)
         blocks = [_surroundings(cloud, normal, facing, centre, radius, size) for radius in self.radii]
-        slant = torch.acos(facing[centre].clamp(-1, 1))
-        return torch.cat([*blocks, soft_bins(slant, 0, torch.pi / 2, 6)], dim=1)
+        return torch.cat(blocks, dim=1)
 
 
 def _surroundings(
@@ -136,12 +138,12 @@ def _surroundings(
     for value, limit in angles:
         flat = soft_bins(torch.zeros(()), -limit, limit, BINS)
         histogram = (soft_bins(value, -limit, limit, BINS) * weight[..., None]).sum(1) + prior * flat
-        blocks.append((histogram / total).sqrt())
+        blocks.append(histogram / total - 1 / BINS)
     height = (line * u).sum(2) / max(metric, 1e-30)
     for inner, outer in RINGS:
         part = weight * (relative >= inner) * (relative < outer)
         mass = part.sum(1) + prior / len(RINGS)
         mean = (height * part).sum(1) / mass
         spread = ((height - mean[:, None]).square() * part).sum(1) / mass
-        blocks += [0.7 * angular(mean, 1 / 3), 0.7 * angular(spread.sqrt(), 1 / 3)]
-    return torch.cat(blocks, dim=1)
+        blocks += [HEIGHTS * torch.tanh(3 * value)[:, None] for value in (mean, spread.sqrt())]
+    return SCALE * torch.cat(blocks, dim=1)

@@ -89,28 +89,18 @@ def neighbours(cloud: Cloud, centre: Tensor, offset: Tensor) -> tuple[Tensor, Te
     return index, inside & cloud.valid.reshape(-1)[index]
 
 
-@dataclass(frozen=True, eq=False)
-class Planes:
-    """Weighted plane fits around n points.
-
-    Args:
-        normal: float32 [n, 3], unit, towards the camera; the viewing direction where fewer than three
-            neighbours support the fit.
-        offset: float32 [n], signed height of the point over the weighted mean of its neighbourhood, along
-            the normal (positive towards the camera).
-        variation: float32 [n], smallest eigenvalue over the sum of the three (0 on a plane, ≤ 1/3).
-    """
-
-    normal: Tensor
-    offset: Tensor
-    variation: Tensor
-
-
-def fit_planes(cloud: Cloud, centre: Tensor, offset: Tensor, radius: float) -> Planes:
-    """Fit a plane to the neighbourhood of every centre.
+def plane_normals(cloud: Cloud, centre: Tensor, offset: Tensor, radius: float) -> Tensor:
+    """Normals of planes fitted to the neighbourhoods of points, unit, towards the camera: float32 [n, 3].
 
     Neighbours weigh exp(−2 d²/radius²) and nothing beyond `radius` in space, so that surfaces behind a depth
-    edge do not take part however near they lie in the image.
+    edge do not take part however near they lie in the image. Where fewer than three neighbours, or only
+    neighbours on a line, support the fit, the normal points along the line of sight.
+
+    Args:
+        cloud: [h, w] pixels.
+        centre: int64 [n], flat indices of measured pixels.
+        offset: int64 [K, 2], pixels to look at.
+        radius: in units of the cloud.
     """
     points = cloud.points.reshape(-1, 3)
     index, valid = neighbours(cloud, centre, offset)
@@ -121,16 +111,11 @@ def fit_planes(cloud: Cloud, centre: Tensor, offset: Tensor, radius: float) -> P
     weighted = difference * weight[..., None]
     mean = weighted.sum(1) / total[:, None]
     covariance = (weighted.transpose(1, 2) @ difference) / total[:, None, None]
-    covariance = covariance - mean[:, :, None] * mean[:, None, :]
-    value, normal = smallest_eigenvector(covariance)
-    trace = covariance.diagonal(dim1=1, dim2=2).sum(1)
-    ray = torch.nn.functional.normalize(-points[centre], dim=1)
+    _, normal = smallest_eigenvector(covariance - mean[:, :, None] * mean[:, None, :])
+    sight = torch.nn.functional.normalize(-points[centre], dim=1)
     supported = ((weight > 0).sum(1) >= 3) & normal.any(1)
-    normal = torch.where(supported[:, None], normal, ray)
-    normal = torch.where((normal * ray).sum(1, keepdim=True) < 0, -normal, normal)
-    height = -(mean * normal).sum(1) * supported
-    variation = (value / trace.clamp(min=1e-30)).clamp(0, 1 / 3) * supported
-    return Planes(normal, height, variation)
+    normal = torch.where(supported[:, None], normal, sight)
+    return torch.where((normal * sight).sum(1, keepdim=True) < 0, -normal, normal)
 
 
 def smallest_eigenvector(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,8 +156,8 @@ def normals(cloud: Cloud, half_window: float) -> Tensor:
     found = torch.zeros_like(cloud.points)
     centre = cloud.valid.reshape(-1).nonzero().squeeze(1)
     if len(centre) and cloud.spacing > 0:
-        planes = fit_planes(cloud, centre, disk(half_window), 3 * half_window * cloud.spacing)
-        found.reshape(-1, 3)[centre] = planes.normal
+        radius = 3 * half_window * cloud.spacing
+        found.reshape(-1, 3)[centre] = plane_normals(cloud, centre, disk(half_window), radius)
     return found
 
 

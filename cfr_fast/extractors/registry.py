@@ -53,7 +53,7 @@ def _keywords(kind: type) -> frozenset[str]:
 
 _ENTRIES = (
     _entry("classic", "rgb", ClassicRGB, "nothing", "colour, gradient and texture statistics"),
-    _entry("classic", "xyz", ClassicXYZ, "nothing", "FPFH-like histograms of normals, heights"),
+    _entry("classic", "xyz", ClassicXYZ, "nothing", "FPFH-like histograms of normals, and heights"),
     _entry(
         "timm:<model>",
         "rgb",
