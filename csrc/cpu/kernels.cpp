@@ -15,7 +15,7 @@ namespace {
 
 namespace portable {
 
-typedef float Vector __attribute__((vector_size(16), aligned(4)));  // the four lanes that every target has
+typedef float Vector __attribute__((vector_size(16), aligned(4), may_alias));  // four lanes: every target
 constexpr int kLeft = 4, kVectors = 2, kRight = 4 * kVectors;
 
 void multiply(const float* a, const float* b, int64_t depth, float* c, int64_t stride, bool add) {

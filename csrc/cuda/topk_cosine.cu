@@ -1,5 +1,5 @@
-// Top-k cosine without the N × M matrix: each block owns 64 queries, walks over all keys in tiles of 64 and keeps
-// the k best per query in shared memory. Every similarity is one fp32 chain over the columns, so equal keys tie
+// Top-k cosine without the N × M matrix: each block owns 64 queries, walks over all keys in tiles of 64 and
+// keeps the k best per query in shared memory. Every similarity is one fp32 chain over the columns, so equal keys tie
 // exactly, and keys are visited in ascending order, so ties go to the lower index.
 #include <cstdint>
 
@@ -42,7 +42,8 @@ __device__ void stage(const Rows& matrix, const float* scale, int64_t row, int64
 // Offers the candidates that one warp holds, lane by lane, to a list whose entry `lane` lives in lane `lane`.
 __device__ void offer(float candidate, bool inside, int first, int k, float& value, int& index) {
   const int lane = threadIdx.x % 32;
-  unsigned open = __ballot_sync(kAll, inside && above(candidate, __shfl_sync(kAll, value, k - 1)));
+  const float last = __shfl_sync(kAll, value, k - 1);  // by every lane, inside or not
+  unsigned open = __ballot_sync(kAll, inside && above(candidate, last));
   while (open) {
     const int source = __ffs(open) - 1;
     open &= open - 1;
