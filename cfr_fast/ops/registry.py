@@ -1,8 +1,9 @@
 """How an op with a native kernel is known to torch: schema, fake implementation, gradient and fallback.
 
 A further op takes its schema and checks in `csrc/ops.cpp`; kernels in `csrc/cpu/<op>.cpp` and
-`csrc/cuda/<op>.cu`, declared in `csrc/kernels.h`; its definition in `reference.py`; and `cfr_fast/ops/<op>.py`
-with the public function and one `NativeOp` in `OPS`. The build recipe finds new files by itself.
+`csrc/cuda/<op>.cu`, declared in `csrc/kernels.h`; its definition in `reference.py`; and
+`cfr_fast/ops/<op>.py` with the public function and one `NativeOp` in `OPS`. The build recipe finds new files
+by itself.
 """
 
 from __future__ import annotations
