@@ -27,16 +27,15 @@ void inverse_norms(const Rows& matrix, int64_t first, int64_t count, float* out)
 }
 
 void pack(const Rows& matrix, const float* scale, int64_t first, int64_t count, int64_t width, float* out) {
-  const int64_t deepest = slice_depth(matrix.cols), padded = round_up(count, width);
+  const int64_t deepest = slice_depth(matrix.cols);
   for (int64_t start = 0; start < matrix.cols; start += deepest) {
     const int64_t depth = std::min(deepest, matrix.cols - start);
-    for (int64_t row = 0; row < padded; ++row) {
-      float* panel = out + start * padded + row / width * width * depth + row % width;
-      if (row < count) {
-        const float* x = matrix.data + (first + row) * matrix.stride + start;
-        for (int64_t k = 0; k < depth; ++k) panel[k * width] = x[k] * scale[row];
-      } else {
-        for (int64_t k = 0; k < depth; ++k) panel[k * width] = 0;
+    for (int64_t row = 0; row < count; row += width) {
+      const float* x = matrix.data + (first + row) * matrix.stride + start;
+      const int64_t rows = std::min(width, count - row);
+      for (int64_t k = 0; k < depth; ++k, out += width) {
+        for (int64_t r = 0; r < rows; ++r) out[r] = x[r * matrix.stride + k] * scale[row + r];
+        for (int64_t r = rows; r < width; ++r) out[r] = 0;
       }
     }
   }
