@@ -13,14 +13,15 @@ from cfr_fast.data.augment import augment
 from cfr_fast.data.sample import Sample
 
 SPREAD = 3.0  # standard deviations above the mean of normal scores
+LEARN, CALIBRATE = 0, 1  # two independent series of views
 PIXEL_QUANTILE = 0.9995  # share of a normal view's pixels below the pixel threshold
 
 
-def normal_views(samples: Sequence[Sample], views: int, seed: int) -> Iterator[Sample]:
-    """`views` augmented views of every sample; the same seed gives the same views."""
+def normal_views(samples: Sequence[Sample], views: int, seed: int, purpose: int) -> Iterator[Sample]:
+    """`views` augmented views of every sample; the same seed and purpose give the same views."""
     for number, sample in enumerate(samples):
         for view in range(views):
-            yield augment(sample, np.random.default_rng((seed, number, view)))
+            yield augment(sample, np.random.default_rng((seed, purpose, number, view)))
 
 
 def quantile_theta(distances: Sequence[Tensor], reliable_share: float) -> float:

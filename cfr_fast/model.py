@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cfr_fast import artifact
-from cfr_fast.calibrate import normal_views, pixel_threshold, quantile_theta, score_threshold
+from cfr_fast.calibrate import (
+    CALIBRATE,
+    LEARN,
+    normal_views,
+    pixel_threshold,
+    quantile_theta,
+    score_threshold,
+)
 from cfr_fast.data import Frame, Sample, SampleSource, find_samples, frame_of, prepare
 from cfr_fast.errors import InputError, NotFittedError
 from cfr_fast.extractors import Extractor, create_extractor
@@ -34,13 +41,15 @@ class Features:
     """One sample as the method sees it: features of its valid pixels, in raster order.
 
     Args:
-        frame: the square view, cleaned.
+        frame: the square view, cleaned, and cut to the object where the settings say so.
+        whole: the square view of the whole sample, cleaned.
         rgb: float [V, Dr].
         xyz: float [V, Dx].
         valid: bool [size, size] with V True pixels.
     """
 
     frame: Frame
+    whole: Frame
     rgb: Tensor
     xyz: Tensor
     valid: Tensor
@@ -85,8 +94,9 @@ class CFR:
             for shot, found in zip(shots, features, strict=True):
                 if not len(found.rgb):
                     raise InputError(f"sample {shot.name!r}", "pixels with features of both kinds", "none")
+            views = list(self._views(shots, self.settings.shot_views, LEARN, "Extracting views"))
             with torch.enable_grad():
-                learned = self._learn([(found.rgb, found.xyz) for found in features], shots)
+                learned = self._learn(features, [view for view in views if len(view.rgb)], shots)
             self._calibrate(learned, shots)
         self._learned = learned
         return self
@@ -178,25 +188,34 @@ class CFR:
     def _features(self, sample: Sample, background: bool = False) -> Features:
         """Prepare, frame and extract; with `background` every pixel counts as valid."""
         wanted = self.settings
-        frame = frame_of(prepare(sample, wanted.background, wanted.seed), crop=wanted.crop)
+        cleaned = prepare(sample, wanted.background, wanted.seed)
+        whole = frame_of(cleaned)
+        frame = frame_of(cleaned, crop=True) if wanted.crop else whole
         rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
         valid = rgb.valid & xyz.valid
         pixel = torch.arange(rgb.pixels, device=valid.device) if background else valid.nonzero()[:, 0]
-        return Features(frame, rgb.rows(pixel), xyz.rows(pixel), valid.reshape(rgb.shape))
+        return Features(frame, whole, rgb.rows(pixel), xyz.rows(pixel), valid.reshape(rgb.shape))
 
-    def _learn(self, rows: Sequence[tuple[Tensor, Tensor]], shots: Sequence[Sample]) -> Learned:
-        """Train the mappers, then everything that replacement needs."""
+    def _views(self, shots: Sequence[Sample], views: int, purpose: int, title: str) -> Iterator[Features]:
+        made = normal_views(shots, views, self.settings.seed, purpose)
+        for view in track(made, title, views * len(shots)):
+            yield self._features(view)
+
+    def _learn(
+        self, features: Sequence[Features], views: Sequence[Features], shots: Sequence[Sample]
+    ) -> Learned:
+        """Train the mappers, then everything that replacement needs; banks hold the shots alone."""
         wanted = self.settings
+        rows = [(found.rgb, found.xyz) for found in (*features, *views)]
         learned = Learned(
             train_mappers(rows, epochs=wanted.mapper_epochs, learning_rate=wanted.mapper_lr, seed=wanted.seed)
         )
         if wanted.replacement == "none":
             return learned
-        kept = list(rows)
+        kept = features
         if wanted.bank_background:
-            every = [self._features(shot, background=True) for shot in shots]
-            kept = [(found.rgb, found.xyz) for found in every]
-        rgb, xyz = (torch.cat(side) for side in zip(*kept, strict=True))
+            kept = [self._features(shot, background=True) for shot in shots]
+        rgb, xyz = torch.cat([found.rgb for found in kept]), torch.cat([found.xyz for found in kept])
         pairs, learned.rgb_bank = build_banks(rgb, xyz, wanted.coreset, wanted.seed)
         learned.pairs = draw_rows(pairs, wanted.bank_rows, wanted.seed)
         if wanted.replacement in ("attention", "bank"):
@@ -216,9 +235,7 @@ class CFR:
     def _calibrate(self, learned: Learned, shots: Sequence[Sample]) -> None:
         """θ and both thresholds: as given, or from augmented views of the shots."""
         wanted = self.settings
-        made = normal_views(shots, wanted.views, wanted.seed)
-        total = wanted.views * len(shots)
-        views = [self._features(view) for view in track(made, "Calibrating", total)]
+        views = list(self._views(shots, wanted.calibration_views, CALIBRATE, "Calibrating"))
         if wanted.theta is not None:
             learned.theta = wanted.theta
         elif learned.rgb_bank is not None:
@@ -238,7 +255,7 @@ class CFR:
         with torch.no_grad():
             features = self._features(sample)
             found, replaced_rows = self._map(features, learned)
-        frame, valid = features.frame, features.valid
+        frame, whole, valid = features.frame, features.whole, features.valid
         replaced = torch.zeros_like(valid)
         replaced.view(-1)[valid.reshape(-1).nonzero()[replaced_rows, 0]] = True
         scored = score_map(found)
@@ -246,6 +263,12 @@ class CFR:
         anomaly_map = frame.to_source(scored.cpu().numpy())
         label = score > learned.threshold
         mask = anomaly_map > learned.pixel_threshold if label else np.zeros(anomaly_map.shape, bool)
+        grids = [found, valid.float(), replaced.float()]
+        if frame is not whole:  # whatever the model looked at, results speak of the whole sample
+            size = valid.shape[0]
+            grids = [
+                torch.from_numpy(whole.grid_map(frame.to_source(grid.cpu().numpy()), size)) for grid in grids
+            ]
         return Result(
             name=sample.name,
             score=score,
@@ -255,11 +278,11 @@ class CFR:
             mask=mask,
             pixel_threshold=learned.pixel_threshold,
             replaced_fraction=len(replaced_rows) / max(1, len(features.rgb)),
-            raw_map=found.cpu().numpy(),
-            localization_map=localization_map(found).cpu().numpy(),
-            valid=valid.cpu().numpy(),
-            replaced=replaced.cpu().numpy(),
-            frame=frame,
+            raw_map=grids[0].cpu().numpy(),
+            localization_map=localization_map(grids[0]).cpu().numpy(),
+            valid=grids[1].cpu().numpy() > 0.5,
+            replaced=grids[2].cpu().numpy() > 0.5,
+            frame=whole,
         )
 
 

@@ -29,7 +29,7 @@ class Result:
         localization_map: float32 [size, size], s / mean of its non-zero entries (the form AUPRO is taken on).
         valid: bool [size, size], pixels with features of both modalities.
         replaced: bool [size, size], pixels whose prediction was replaced.
-        frame: the square view that was looked at, with the cleaned point cloud.
+        frame: the square view of the whole sample, with the cleaned point cloud; the grids lie over it.
     """
 
     name: str

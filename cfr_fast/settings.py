@@ -24,7 +24,9 @@ class Settings:
         size: maps are computed on size×size pixels.
         crop: cut every sample to its object first (at native resolution).
         background: how points off the object are removed: ``auto``, ``plane``, ``distance`` or ``none``.
-        mapper_epochs: passes over the shots for the mappers.
+        shot_views: augmented views of every shot that the networks learn from beside the shot itself (the
+            paper: none).
+        mapper_epochs: passes over shots and views for the mappers (the paper: 100).
         mapper_lr: learning rate of their Adam.
         coreset: share of rows that the memory banks keep.
         bank_background: whether pixels without 3D features enter the banks (the paper's scripts keep them).
@@ -34,13 +36,13 @@ class Settings:
         reliable_share: share of predictions on normal views that the calibrated θ leaves alone.
         candidates: rows of the bank that attention looks at.
         bank_rows: most rows of the bank that candidates are searched in.
-        attention_epochs: passes over the shots for the retriever.
+        attention_epochs: passes over shots and views for the retriever (the paper: 100).
         attention_lr: learning rate of its Adam.
         attention_width: width of its projections.
         attention_queries: most pixels of a shot in one step.
         normalize_qk: whether projected queries and keys are L2-normalised.
         threshold: image score above which a sample is anomalous; None calibrates it on normal views.
-        views: augmented views per shot used to calibrate.
+        calibration_views: further augmented views of every shot that levels are calibrated on.
         seed: of everything random.
 
     Raises:
@@ -54,7 +56,8 @@ class Settings:
     size: int = 224
     crop: bool = False
     background: Background = "auto"
-    mapper_epochs: int = 100
+    shot_views: int = 4
+    mapper_epochs: int = 40
     mapper_lr: float = 1e-3
     coreset: float = 0.1
     bank_background: bool = False
@@ -63,13 +66,13 @@ class Settings:
     reliable_share: float = 0.95
     candidates: int = 3
     bank_rows: int = 20_000
-    attention_epochs: int = 100
+    attention_epochs: int = 40
     attention_lr: float = 1e-4
     attention_width: int = 128
     attention_queries: int = 20_000
     normalize_qk: bool = False
     threshold: float | None = None
-    views: int = 8
+    calibration_views: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,8 +89,8 @@ class Settings:
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(name, "a share in (0, 1]", repr(getattr(self, name)))
         needs_views = self.theta is None and self.replacement != "none"
-        if self.views == 0 and (needs_views or self.threshold is None):
-            raise InputError("views", "at least 1, unless theta and threshold are given", "0")
+        if self.calibration_views == 0 and (needs_views or self.threshold is None):
+            raise InputError("calibration_views", "at least 1, unless theta and threshold are given", "0")
 
     @staticmethod
     def create(**values: Any) -> Settings:
@@ -117,7 +120,8 @@ _LEAST = {
     "attention_epochs": 1,
     "attention_width": 1,
     "attention_queries": 1,
-    "views": 0,
+    "calibration_views": 0,
+    "shot_views": 0,
     "seed": 0,
 }
 

@@ -14,7 +14,15 @@ from PIL import Image
 
 from cfr_fast.cli import main
 
-FAST = ["--size", "48", "--set", "mapper_epochs=5", "attention_epochs=3", "views=2"]
+FAST = [
+    "--size",
+    "48",
+    "--set",
+    "mapper_epochs=5",
+    "attention_epochs=3",
+    "shot_views=1",
+    "calibration_views=2",
+]
 
 
 @pytest.fixture(scope="module")

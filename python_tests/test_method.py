@@ -131,7 +131,10 @@ def test_scoring_of_nothing_is_zero(shape: tuple[int, int]) -> None:
         ({"coreset": 0}, r"coreset: expected a share in \(0, 1\], got 0"),
         ({"mapper_lr": -1.0}, "mapper_lr: expected a number > 0"),
         ({"mapper_epoch": 5}, "did you mean 'mapper_epochs'"),
-        ({"views": 0}, "views: expected at least 1, unless theta and threshold are given"),
+        (
+            {"calibration_views": 0},
+            "calibration_views: expected at least 1, unless",
+        ),
         ({"seed": -1}, "seed: expected a whole number ≥ 0"),
     ],
 )
@@ -141,4 +144,4 @@ def test_settings_say_what_is_wrong(values: dict[str, object], message: str) -> 
 
 
 def test_settings_without_views_when_levels_are_given() -> None:
-    assert Settings.create(views=0, theta=0.4, threshold=1.0).views == 0
+    assert Settings.create(calibration_views=0, theta=0.4, threshold=1.0).calibration_views == 0

@@ -11,13 +11,21 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from scipy.ndimage import binary_dilation
 
 from cfr_fast import CFR, InputError, NotFittedError, OutputError, Result, Sample
 from cfr_fast.data import SampleSource
 from cfr_fast.data.augment import augment
 from cfr_fast.data.synthetic import make_sample
 
-FAST = {"size": 48, "mapper_epochs": 20, "attention_epochs": 10, "views": 3, "background": "none"}
+FAST = {
+    "size": 48,
+    "mapper_epochs": 20,
+    "attention_epochs": 10,
+    "shot_views": 1,
+    "calibration_views": 3,
+    "background": "none",
+}
 
 
 def part(index: int, split: str = "train", defect: str = "good") -> Sample:
@@ -121,7 +129,7 @@ def test_theta_decides_what_is_replaced(good: list[Sample]) -> None:
 
 
 def test_given_levels_are_kept_without_views(good: list[Sample]) -> None:
-    fitted = CFR(theta=0.3, threshold=1.25, **FAST | {"views": 0}).fit(good[:1])
+    fitted = CFR(theta=0.3, threshold=1.25, **FAST | {"calibration_views": 0}).fit(good[:1])
     assert (fitted.theta_, fitted.threshold_) == (0.3, 1.25)
     assert fitted.pixel_threshold_ == 1.25
 
@@ -132,6 +140,20 @@ def test_background_rows_can_enter_the_banks(good: list[Sample]) -> None:
         for keep in (False, True)
     ]
     assert sizes[0] < sizes[1] == int(0.1 * 48 * 48)
+
+
+def test_cropped_models_speak_of_the_whole_sample(good: list[Sample]) -> None:
+    wide = np.zeros((96, 160, 3), np.uint8), np.zeros((96, 160, 3), np.float32)
+    wide[0][:, 50:146], wide[1][:, 50:146] = part(1, "test", "hole").rgb, part(1, "test", "hole").xyz
+    result = CFR(crop=True, **FAST).fit(good).predict(wide)
+    assert result.anomaly_map.shape == (96, 160)
+    assert result.raw_map.shape == result.valid.shape == (48, 48)
+    seen = result.frame.grid_mask((wide[1] != 0).any(axis=2), 48)
+    assert result.valid[seen].mean() > 0.95
+    assert not result.valid[~binary_dilation(seen, iterations=2)].any()  # reaches a pixel beyond the points
+    rows, columns = np.nonzero(result.raw_map)
+    assert columns.min() > 48 * 50 / 160 - 3
+    assert rows.max() < 40  # the lower part of the square is padding
 
 
 def test_single_precision_and_sizes_do_not_matter_to_the_caller(model: CFR) -> None:

@@ -58,6 +58,24 @@ class Frame:
         cols = np.clip(index - self.left, 0, self.source_shape[1] - 1)
         return np.asarray(array[rows[:, None], cols] != 0)
 
+    def grid_map(self, map: ArrayLike, size: int) -> NDArray[np.float32]:
+        """A map at the sample's resolution on the size×size grid: [H, W] → float32 [size, size].
+
+        Nearest neighbour; padding is zero.
+
+        Raises:
+            InputError: `map` has not the sample's height and width.
+        """
+        array = np.asarray(map, dtype=np.float32)
+        if array.shape != self.source_shape:
+            raise InputError("map", f"shape {list(self.source_shape)}", f"shape {list(array.shape)}")
+        index = _nearest_index(self.side, size)
+        rows, cols = index - self.top, index - self.left
+        height, width = self.source_shape
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
+        taken = array[np.clip(rows, 0, height - 1)[:, None], np.clip(cols, 0, width - 1)]
+        return np.where(inside, taken, np.float32(0))
+
     def to_source(self, map: ArrayLike) -> NDArray[np.float32]:
         """A map on an s×s grid over the frame, back at the sample's resolution: [s, s] → float32 [H, W].
 
