@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from cfr_fast.data import synthetic
 from cfr_fast.evaluation import CategoryResult, evaluate
 from cfr_fast.model import CFR
 
 SIDE = 192  # of the images made
-SIZE = 112  # of the grid that maps are computed on
+SIZE = 96  # of the grid that maps are computed on
+QUICK: dict[str, Any] = {
+    "mapper_epochs": 30,
+    "attention_epochs": 15,
+    "calibration_views": 6,
+}  # a demo has two minutes
 GOOD = 6
 DEFECTIVE = 2
 
@@ -31,7 +37,7 @@ def run_demo(out: Path, seed: int) -> list[CategoryResult]:
     return evaluate(
         "procedural",
         categories,
-        lambda model_seed: CFR(size=SIZE, seed=model_seed, background="none"),
+        lambda model_seed: CFR(size=SIZE, seed=model_seed, background="none", **QUICK),
         seeds=(seed,),
         rule="first",
         size=SIZE,
