@@ -18,6 +18,10 @@ constexpr int64_t kMaxTopk = 32;  // one warp holds a row's list; beyond it sort
 namespace cpu {
 // similarity [N, k] descending and index [N, k]; ties go to the lower index. 1 <= k <= keys.rows.
 void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* similarity, int64_t* index);
+
+// reliable [N]: whether some bank row lies nearer than `threshold` in cosine distance, or is not a number.
+// Rows where `valid` (null: all are) is false are left alone.
+void confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, bool* reliable);
 }  // namespace cpu
 
 namespace cuda {

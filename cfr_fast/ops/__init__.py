@@ -1,8 +1,8 @@
 """Typed tensor operations: native kernels with a plain-PyTorch reference each."""
 
+from cfr_fast.ops.confidence_filter import confidence_filter
 from cfr_fast.ops.functional import (
     bank_attention,
-    confidence_filter,
     farthest_point_sample,
     knn,
     replace_and_score,

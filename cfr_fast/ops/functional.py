@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cfr_fast.errors import InputError
 from cfr_fast.ops import reference
-from cfr_fast.ops.checks import check_count, check_index, check_matrix, check_same, check_valid, describe
+from cfr_fast.ops.checks import check_count, check_index, check_matrix, check_same, describe
 
 
 def farthest_point_sample(points: Tensor, count: int, initial_distance: Tensor | None = None) -> Tensor:
@@ -79,31 +79,6 @@ def three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     if centers.shape[0] < 3:
         raise InputError("centers", "at least 3 rows", describe(centers))
     return reference.three_nn(points, centers)
-
-
-def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None) -> Tensor:
-    """Rows whose smallest cosine distance to the bank is at least `threshold` (CFR's confidence filter).
-
-    Args:
-        query: float [N, D].
-        bank: float [M, D], same dtype and device. An empty bank is infinitely far from everything.
-        threshold: θ, a cosine distance; a zero row has distance 1 to everything.
-        valid: bool [N]; rows that are False are never returned. None: all rows count.
-
-    Returns:
-        int64 [U], ascending.
-
-    Raises:
-        InputError: wrong shape, dtype or device; a threshold that is not a number.
-    """
-    check_matrix("query", query)
-    check_matrix("bank", bank, columns=query.shape[1])
-    check_same("bank", bank, query)
-    if valid is not None:
-        check_valid("valid", valid, query.shape[0], query)
-    if threshold != threshold:
-        raise InputError("threshold", "a cosine distance", "NaN")
-    return reference.confidence_filter(query, bank, threshold, valid)
 
 
 def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, scale: float) -> Tensor:
@@ -209,7 +184,6 @@ def replace_and_score(
 
 __all__ = [
     "bank_attention",
-    "confidence_filter",
     "farthest_point_sample",
     "knn",
     "replace_and_score",

@@ -59,6 +59,10 @@ void inverse_norms(const Rows& matrix, int64_t first, int64_t count, float* out)
 // is not full is padded with zero rows. `out` holds round_up(count, width) · cols floats.
 void pack(const Rows& matrix, const float* scale, int64_t first, int64_t count, int64_t width, float* out);
 
+// The same of the rows list[0], …, list[count − 1]; `scale` has an entry for every row of the matrix.
+void pack_listed(const Rows& matrix, const float* scale, const int64_t* list, int64_t count, int64_t width,
+                 float* out);
+
 // c[a_rows, b_rows] = A · Bᵀ of two packed blocks; both row counts are multiples of the panel widths.
 void multiply(const Kernels& kernels, const float* a, int64_t a_rows, const float* b, int64_t b_rows,
               int64_t cols, float* c);
