@@ -5,10 +5,10 @@ from cfr_fast.ops.functional import (
     bank_attention,
     farthest_point_sample,
     knn,
-    replace_and_score,
     three_nn,
     topk_attention,
 )
+from cfr_fast.ops.replace_and_score import replace_and_score
 from cfr_fast.ops.topk_cosine import topk_cosine
 
 __all__ = [

@@ -23,6 +23,8 @@ struct Kernels {
   void (*multiply)(const float* a, const float* b, int64_t depth, float* c, int64_t stride, bool add);
   // First position in [begin, end) whose value is not <= bound (NaN included), else `end`; may read 8 further.
   int64_t (*first_above)(const float* values, int64_t begin, int64_t end, float bound);
+  // ‖a / max(‖a‖, 1e-12) − b / max(‖b‖, 1e-12)‖ of two vectors.
+  float (*discrepancy)(const float* a, const float* b, int64_t size);
 };
 
 constexpr int64_t kOverread = 8;  // floats that first_above may read past its end
