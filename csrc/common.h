@@ -34,6 +34,10 @@ inline void check_float_matrix(const char* op, const char* argument, const Tenso
   CFR_CHECK(tensor.dim() == 2, op, argument, "a matrix", shape_of(tensor));
 }
 
+inline void check_mask(const char* op, const char* argument, const Tensor& tensor) {
+  CFR_CHECK(tensor.scalar_type() == ScalarType::Bool, op, argument, "bool", "another dtype");
+}
+
 inline void check_same_device(const char* op, const char* argument, const Tensor& tensor, const Tensor& like) {
   const bool same =
       tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index();

@@ -18,6 +18,19 @@ constexpr int64_t kMaxTopk = 32;  // one warp holds a row's list; beyond it sort
 namespace cpu {
 // similarity [N, k] descending and index [N, k]; ties go to the lower index. 1 <= k <= keys.rows.
 void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* similarity, int64_t* index);
+
+// reliable [N]: whether some bank row lies nearer than `threshold` in cosine distance, or is not a number.
+// Rows where `valid` (null: all are) is false are left alone.
+void confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, bool* reliable);
+
+// map [height, width]: the product of both modalities' discrepancies at the valid pixels, zero elsewhere, then a
+// 5×5 mean. Row r of the matrices belongs to the r-th valid pixel; `replaced` names the rows of rgb_predicted whose
+// place the rows of `replacement` take, the last one where they repeat.
+struct Modality {
+  Rows predicted, observed;
+};
+void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
+                       const bool* valid, int64_t height, int64_t width, float* map);
 }  // namespace cpu
 
 namespace cuda {

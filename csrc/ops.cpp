@@ -2,6 +2,8 @@
 //
 // Fake implementations and gradients live in Python (cfr_fast/ops). CUDA kernels take the stream as an integer,
 // which Python reads when the kernel runs: the stable ABI of torch 2.11 has no handle for it.
+#include <algorithm>
+#include <optional>
 #include <tuple>
 
 #include "common.h"
@@ -48,11 +50,91 @@ std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& k
 }
 #endif
 
+Tensor confidence_filter(const Tensor& query, const Tensor& bank, double threshold,
+                         const std::optional<Tensor>& valid) {
+  const char* op = "confidence_filter";
+  check_float_matrix(op, "query", query);
+  check_float_matrix(op, "bank", bank);
+  check_same_device(op, "bank", bank, query);
+  CFR_CHECK(bank.size(1) == query.size(1), op, "bank", "as many columns as query", shape_of(bank));
+  CFR_CHECK(threshold == threshold, op, "threshold", "a cosine distance", "NaN");
+  std::optional<Tensor> mask;
+  if (valid) {
+    check_mask(op, "valid", *valid);
+    check_same_device(op, "valid", *valid, query);
+    const bool fits = valid->dim() == 1 && valid->size(0) == query.size(0);
+    CFR_CHECK(fits, op, "valid", "one element a row of query", shape_of(*valid));
+    mask = torch::stable::contiguous(*valid);
+  }
+  const int64_t rows = query.size(0);
+  const Tensor reliable = torch::stable::empty({rows}, ScalarType::Bool, std::nullopt, query.device());
+  bool* flags = reliable.mutable_data_ptr<bool>();
+  const bool* among = mask ? mask->const_data_ptr<bool>() : nullptr;
+  const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(bank);
+  cpu::confidence_filter(rows_of(q), rows_of(b), threshold, among, flags);
+
+  const auto kept = [&](int64_t row) { return !flags[row] && (!among || among[row]); };
+  int64_t count = 0;
+  for (int64_t row = 0; row < rows; ++row) count += kept(row);
+  const Tensor result = torch::stable::empty({count}, ScalarType::Long, std::nullopt, query.device());
+  int64_t* out = result.mutable_data_ptr<int64_t>();
+  for (int64_t row = 0; row < rows; ++row)
+    if (kept(row)) *out++ = row;
+  return result;
+}
+
+Tensor replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_observed, const Tensor& xyz_predicted,
+                         const Tensor& xyz_observed, const Tensor& replacement, const Tensor& replaced,
+                         const Tensor& valid) {
+  const char* op = "replace_and_score";
+  const auto check = [&](const char* name, const Tensor& tensor, int64_t rows, int64_t cols) {
+    check_float_matrix(op, name, tensor);
+    check_same_device(op, name, tensor, rgb_predicted);
+    CFR_CHECK(tensor.size(0) == rows && tensor.size(1) == cols, op, name, "the size of its counterpart",
+              shape_of(tensor));
+  };
+  check_float_matrix(op, "rgb_predicted", rgb_predicted);
+  check_float_matrix(op, "xyz_predicted", xyz_predicted);
+  check_float_matrix(op, "replacement", replacement);
+  const int64_t rows = rgb_predicted.size(0);
+  check("rgb_observed", rgb_observed, rows, rgb_predicted.size(1));
+  check("xyz_predicted", xyz_predicted, rows, xyz_predicted.size(1));
+  check("xyz_observed", xyz_observed, rows, xyz_predicted.size(1));
+  check("replacement", replacement, replacement.size(0), rgb_predicted.size(1));
+  check_mask(op, "valid", valid);
+  check_same_device(op, "valid", valid, rgb_predicted);
+  CFR_CHECK(valid.dim() == 2, op, "valid", "a matrix", shape_of(valid));
+  CFR_CHECK(replaced.scalar_type() == ScalarType::Long, op, "replaced", "int64", "another dtype");
+  check_same_device(op, "replaced", replaced, rgb_predicted);
+  const bool paired = replaced.dim() == 1 && replaced.size(0) == replacement.size(0);
+  CFR_CHECK(paired, op, "replaced", "one row number for every row of replacement", shape_of(replaced));
+
+  const Tensor mask = torch::stable::contiguous(valid), list = torch::stable::contiguous(replaced);
+  const bool* flags = mask.const_data_ptr<bool>();
+  const int64_t* numbers = list.const_data_ptr<int64_t>();
+  const int64_t marked = std::count(flags, flags + mask.numel(), true);
+  CFR_CHECK(marked == rows, op, "valid", "as many True pixels as rows", marked);
+  for (int64_t i = 0; i < list.numel(); ++i)
+    CFR_CHECK(numbers[i] >= 0 && numbers[i] < rows, op, "replaced", "rows of rgb_predicted", numbers[i]);
+
+  const Tensor map = empty_like_device(rgb_predicted, valid.size(0), valid.size(1), ScalarType::Float);
+  const Tensor a = with_contiguous_rows(rgb_predicted), b = with_contiguous_rows(rgb_observed);
+  const Tensor c = with_contiguous_rows(xyz_predicted), d = with_contiguous_rows(xyz_observed);
+  const Tensor e = with_contiguous_rows(replacement);
+  cpu::replace_and_score({rows_of(a), rows_of(b)}, {rows_of(c), rows_of(d)}, rows_of(e), numbers, flags,
+                         valid.size(0), valid.size(1), map.mutable_data_ptr<float>());
+  return map;
+}
+
 }  // namespace
 }  // namespace cfr
 
 STABLE_TORCH_LIBRARY(cfr_fast, m) {
   m.def("topk_cosine(Tensor query, Tensor keys, int k) -> (Tensor, Tensor)");
+  m.def("confidence_filter(Tensor query, Tensor bank, float threshold, Tensor? valid=None) -> Tensor");
+  m.def(
+      "replace_and_score(Tensor rgb_predicted, Tensor rgb_observed, Tensor xyz_predicted, Tensor xyz_observed, "
+      "Tensor replacement, Tensor replaced, Tensor valid) -> Tensor");
 #ifdef CFR_FAST_CUDA
   m.def("topk_cosine_cuda(Tensor query, Tensor keys, int k, int stream) -> (Tensor, Tensor)");
 #endif
@@ -60,6 +142,8 @@ STABLE_TORCH_LIBRARY(cfr_fast, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CPU, m) {
   m.impl("topk_cosine", TORCH_BOX(&cfr::topk_cosine));
+  m.impl("confidence_filter", TORCH_BOX(&cfr::confidence_filter));
+  m.impl("replace_and_score", TORCH_BOX(&cfr::replace_and_score));
 }
 
 #ifdef CFR_FAST_CUDA

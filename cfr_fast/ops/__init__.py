@@ -1,14 +1,14 @@
 """Typed tensor operations: native kernels with a plain-PyTorch reference each."""
 
+from cfr_fast.ops.confidence_filter import confidence_filter
 from cfr_fast.ops.functional import (
     bank_attention,
-    confidence_filter,
     farthest_point_sample,
     knn,
-    replace_and_score,
     three_nn,
     topk_attention,
 )
+from cfr_fast.ops.replace_and_score import replace_and_score
 from cfr_fast.ops.topk_cosine import topk_cosine
 
 __all__ = [

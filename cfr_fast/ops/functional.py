@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from cfr_fast.errors import InputError
 from cfr_fast.ops import reference
-from cfr_fast.ops.checks import check_count, check_index, check_matrix, check_same, check_valid, describe
+from cfr_fast.ops.checks import check_count, check_index, check_matrix, check_same, describe
 
 
 def farthest_point_sample(points: Tensor, count: int, initial_distance: Tensor | None = None) -> Tensor:
@@ -81,31 +80,6 @@ def three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     return reference.three_nn(points, centers)
 
 
-def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None) -> Tensor:
-    """Rows whose smallest cosine distance to the bank is at least `threshold` (CFR's confidence filter).
-
-    Args:
-        query: float [N, D].
-        bank: float [M, D], same dtype and device. An empty bank is infinitely far from everything.
-        threshold: θ, a cosine distance; a zero row has distance 1 to everything.
-        valid: bool [N]; rows that are False are never returned. None: all rows count.
-
-    Returns:
-        int64 [U], ascending.
-
-    Raises:
-        InputError: wrong shape, dtype or device; a threshold that is not a number.
-    """
-    check_matrix("query", query)
-    check_matrix("bank", bank, columns=query.shape[1])
-    check_same("bank", bank, query)
-    if valid is not None:
-        check_valid("valid", valid, query.shape[0], query)
-    if threshold != threshold:
-        raise InputError("threshold", "a cosine distance", "NaN")
-    return reference.confidence_filter(query, bank, threshold, valid)
-
-
 def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, scale: float) -> Tensor:
     """Softmax attention of every query over its own k rows of a memory bank; differentiable.
 
@@ -156,63 +130,10 @@ def bank_attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) ->
     return reference.bank_attention(query, keys, values, scale)
 
 
-def replace_and_score(
-    rgb_predicted: Tensor,
-    rgb_observed: Tensor,
-    xyz_predicted: Tensor,
-    xyz_observed: Tensor,
-    replacement: Tensor,
-    replaced: Tensor,
-    valid: Tensor,
-) -> Tensor:
-    """Replace unreliable predictions and turn both modalities' discrepancies into a map.
-
-    ‖n(R̂) − n(R)‖₂ · ‖n(X̂) − n(X)‖₂ with n the L2 normalisation, zero where invalid, then one 5×5 box
-    filter (zero padding, divided by 25). Features come for valid pixels only, one row each in raster order.
-
-    Args:
-        rgb_predicted: R̂, float [V, Dr].
-        rgb_observed: R, float [V, Dr].
-        xyz_predicted: X̂, float [V, Dx].
-        xyz_observed: X, float [V, Dx].
-        replacement: float [U, Dr], put in place of the rows `replaced` of R̂.
-        replaced: int64 [U], distinct rows of R̂, 0 ≤ replaced < V.
-        valid: bool [h, w] with V True pixels.
-
-    Returns:
-        float [h, w].
-
-    Raises:
-        InputError: wrong shape, dtype or device.
-    """
-    check_matrix("rgb_predicted", rgb_predicted)
-    rows, rgb_dim = rgb_predicted.shape
-    check_matrix("rgb_observed", rgb_observed, rows=rows, columns=rgb_dim)
-    check_matrix("xyz_predicted", xyz_predicted, rows=rows)
-    check_matrix("xyz_observed", xyz_observed, rows=rows, columns=xyz_predicted.shape[1])
-    check_matrix("replacement", replacement, columns=rgb_dim)
-    check_index("replaced", replaced, (replacement.shape[0],), rgb_predicted)
-    for name, tensor in (
-        ("rgb_observed", rgb_observed),
-        ("xyz_predicted", xyz_predicted),
-        ("xyz_observed", xyz_observed),
-        ("replacement", replacement),
-    ):
-        check_same(name, tensor, rgb_predicted)
-    if valid.dtype != torch.bool or valid.dim() != 2 or int(valid.sum()) != rows:
-        raise InputError("valid", f"bool [h, w] with {rows} True pixels", describe(valid))
-    check_same("valid", valid, rgb_predicted, dtype=False)
-    return reference.replace_and_score(
-        rgb_predicted, rgb_observed, xyz_predicted, xyz_observed, replacement, replaced, valid
-    )
-
-
 __all__ = [
     "bank_attention",
-    "confidence_filter",
     "farthest_point_sample",
     "knn",
-    "replace_and_score",
     "three_nn",
     "topk_attention",
 ]

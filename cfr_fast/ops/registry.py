@@ -31,14 +31,14 @@ class NativeOp:
         reference: the plain PyTorch definition.
         fake: shapes and dtypes of the results for torch.compile.
         setup_context: what the gradient needs, as torch.library.register_autograd takes it.
-        backward: the gradient.
+        backward: the gradient; None: there is none.
     """
 
     name: str
     reference: Function
     fake: Function
-    setup_context: Function
-    backward: Function
+    setup_context: Function | None = None
+    backward: Function | None = None
 
     def schema(self) -> str:
         """Arguments and results, as the native library declares them too."""
@@ -73,4 +73,5 @@ def register_all(native: bool, cuda: bool) -> None:
         if cuda:
             torch.library.impl(qualified, "cuda", _cuda_kernel(op.name))
         torch.library.register_fake(qualified, op.fake)
-        torch.library.register_autograd(qualified, op.backward, setup_context=op.setup_context)
+        if op.backward is not None:
+            torch.library.register_autograd(qualified, op.backward, setup_context=op.setup_context)

@@ -41,6 +41,23 @@ void pack(const Rows& matrix, const float* scale, int64_t first, int64_t count, 
   }
 }
 
+void pack_listed(const Rows& matrix, const float* scale, const int64_t* list, int64_t count, int64_t width,
+                 float* out) {
+  const int64_t deepest = slice_depth(matrix.cols);
+  for (int64_t start = 0; start < matrix.cols; start += deepest) {
+    const int64_t depth = std::min(deepest, matrix.cols - start);
+    for (int64_t row = 0; row < count; row += width, out += depth * width) {
+      const int64_t rows = std::min(width, count - row);
+      if (rows < width) std::fill(out, out + depth * width, 0.0f);
+      for (int64_t r = 0; r < rows; ++r) {
+        const float* x = matrix.data + list[row + r] * matrix.stride + start;
+        const float factor = scale[list[row + r]];
+        for (int64_t k = 0; k < depth; ++k) out[k * width + r] = x[k] * factor;
+      }
+    }
+  }
+}
+
 void multiply(const Kernels& kernels, const float* a, int64_t a_rows, const float* b, int64_t b_rows,
               int64_t cols, float* c) {
   const int64_t deepest = slice_depth(cols);

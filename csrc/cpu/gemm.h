@@ -23,6 +23,8 @@ struct Kernels {
   void (*multiply)(const float* a, const float* b, int64_t depth, float* c, int64_t stride, bool add);
   // First position in [begin, end) whose value is not <= bound (NaN included), else `end`; may read 8 further.
   int64_t (*first_above)(const float* values, int64_t begin, int64_t end, float bound);
+  // ‖a / max(‖a‖, 1e-12) − b / max(‖b‖, 1e-12)‖ of two vectors.
+  float (*discrepancy)(const float* a, const float* b, int64_t size);
 };
 
 constexpr int64_t kOverread = 8;  // floats that first_above may read past its end
@@ -58,6 +60,10 @@ void inverse_norms(const Rows& matrix, int64_t first, int64_t count, float* out)
 // Packs rows [first, first + count), each times its scale, as [slice][panel][depth][width]; a last panel that
 // is not full is padded with zero rows. `out` holds round_up(count, width) · cols floats.
 void pack(const Rows& matrix, const float* scale, int64_t first, int64_t count, int64_t width, float* out);
+
+// The same of the rows list[0], …, list[count − 1]; `scale` has an entry for every row of the matrix.
+void pack_listed(const Rows& matrix, const float* scale, const int64_t* list, int64_t count, int64_t width,
+                 float* out);
 
 // c[a_rows, b_rows] = A · Bᵀ of two packed blocks; both row counts are multiples of the panel widths.
 void multiply(const Kernels& kernels, const float* a, int64_t a_rows, const float* b, int64_t b_rows,

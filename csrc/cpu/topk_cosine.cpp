@@ -2,8 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "gemm.h"
-#include "parallel.h"
+#include "norms.h"
 
 namespace cfr::cpu {
 namespace {
@@ -30,18 +29,6 @@ void search(const Kernels& kernels, const float* product, int64_t count, int64_t
             float* values, int64_t* indices) {
   const auto next = [&](int64_t from) { return kernels.first_above(product, from, count, values[k - 1]); };
   for (int64_t at = next(0); at < count; at = next(at + 1)) insert(values, indices, k, product[at], first + at);
-}
-
-std::vector<float> parallel_inverse_norms(const Rows& matrix) {
-  constexpr int64_t kChunk = 256;
-  std::vector<float> out(matrix.rows);
-  parallel_tasks((matrix.rows + kChunk - 1) / kChunk, [&](const auto& next) {
-    for (int64_t task; (task = next()) >= 0;) {
-      const int64_t first = task * kChunk;
-      inverse_norms(matrix, first, std::min(kChunk, matrix.rows - first), out.data() + first);
-    }
-  });
-  return out;
 }
 
 }  // namespace

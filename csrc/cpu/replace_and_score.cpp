@@ -1,0 +1,62 @@
+// Replacement, both discrepancies, their product and the 5×5 mean, in one pass over the features.
+#include <algorithm>
+#include <vector>
+
+#include "gemm.h"
+#include "parallel.h"
+
+namespace cfr::cpu {
+namespace {
+
+constexpr int64_t kReach = 2;   // pixels on each side of the 5×5 window
+constexpr int64_t kChunk = 64;  // feature rows, and rows of the map, handed to a thread at once
+
+const float* row_of(const Rows& matrix, int64_t row) { return matrix.data + row * matrix.stride; }
+
+// Means of 25 with zeros outside, summed directly in double: nothing runs on from one window to the next.
+void box_filter(const std::vector<float>& product, int64_t height, int64_t width, int64_t y, float* out) {
+  std::vector<double> columns(width + 2 * kReach);
+  const int64_t top = std::max<int64_t>(0, y - kReach), bottom = std::min(height - 1, y + kReach);
+  for (int64_t line = top; line <= bottom; ++line)
+    for (int64_t x = 0; x < width; ++x) columns[x + kReach] += product[line * width + x];
+  for (int64_t x = 0; x < width; ++x) {
+    double sum = 0;
+    for (int64_t step = 0; step <= 2 * kReach; ++step) sum += columns[x + step];
+    out[x] = float(sum / 25);
+  }
+}
+
+}  // namespace
+
+void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
+                       const bool* valid, int64_t height, int64_t width, float* map) {
+  const Kernels& kernels = cpu::kernels();
+  const int64_t rows = rgb.predicted.rows;
+  std::vector<const float*> predicted(rows);
+  for (int64_t row = 0; row < rows; ++row) predicted[row] = row_of(rgb.predicted, row);
+  for (int64_t i = 0; i < replacement.rows; ++i) predicted[replaced[i]] = row_of(replacement, i);
+  std::vector<int64_t> pixels;
+  pixels.reserve(rows);
+  for (int64_t pixel = 0; pixel < height * width; ++pixel)
+    if (valid[pixel]) pixels.push_back(pixel);
+
+  std::vector<float> product(height * width);
+  const auto chunks = [](int64_t count) { return (count + kChunk - 1) / kChunk; };
+  parallel_tasks(chunks(rows), [&](const auto& next) {
+    for (int64_t task; (task = next()) >= 0;)
+      for (int64_t row = task * kChunk; row < std::min(rows, (task + 1) * kChunk); ++row) {
+        const float color =
+            kernels.discrepancy(predicted[row], row_of(rgb.observed, row), rgb.predicted.cols);
+        const float shape =
+            kernels.discrepancy(row_of(xyz.predicted, row), row_of(xyz.observed, row), xyz.predicted.cols);
+        product[pixels[row]] = color * shape;
+      }
+  });
+  parallel_tasks(chunks(height), [&](const auto& next) {
+    for (int64_t task; (task = next()) >= 0;)
+      for (int64_t y = task * kChunk; y < std::min(height, (task + 1) * kChunk); ++y)
+        box_filter(product, height, width, y, map + y * width);
+  });
+}
+
+}  // namespace cfr::cpu
