@@ -18,6 +18,9 @@ constexpr int64_t kMaxTopk = 32;  // one warp holds a row's list; beyond it sort
 namespace cpu {
 // similarity [N, k] descending and index [N, k]; ties go to the lower index. 1 <= k <= keys.rows.
 void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* similarity, int64_t* index);
+
+// index [count]; `initial` [points.rows] or null. count <= points.rows.
+void farthest_point_sample(const Rows& points, const float* initial, int64_t count, int64_t* index);
 }  // namespace cpu
 
 namespace cuda {

@@ -2,6 +2,7 @@
 //
 // Fake implementations and gradients live in Python (cfr_fast/ops). CUDA kernels take the stream as an integer,
 // which Python reads when the kernel runs: the stable ABI of torch 2.11 has no handle for it.
+#include <optional>
 #include <tuple>
 
 #include "common.h"
@@ -31,6 +32,29 @@ std::tuple<Tensor, Tensor> topk_cosine(const Tensor& query, const Tensor& keys, 
   return {similarity, index};
 }
 
+Tensor farthest_point_sample(const Tensor& points, int64_t count, const std::optional<Tensor>& initial_distance) {
+  const char* op = "farthest_point_sample";
+  check_float_matrix(op, "points", points);
+  CFR_CHECK(count >= 0 && count <= points.size(0), op, "count", "0 to the number of rows", count);
+  const Tensor index = torch::stable::empty({count}, ScalarType::Long, std::nullopt, points.device());
+  Tensor initial = points;
+  if (initial_distance) {
+    initial = *initial_distance;
+    const char* name = "initial_distance";
+    CFR_CHECK(initial.scalar_type() == ScalarType::Float, op, name, "float32", "another dtype");
+    CFR_CHECK(initial.dim() == 1 && initial.size(0) == points.size(0), op, name, "one value per row",
+              shape_of(initial));
+    check_same_device(op, name, initial, points);
+    initial = torch::stable::contiguous(initial);
+  }
+  if (count > 0) {
+    const Tensor p = with_contiguous_rows(points);
+    cpu::farthest_point_sample(rows_of(p), initial_distance ? initial.const_data_ptr<float>() : nullptr, count,
+                               index.mutable_data_ptr<int64_t>());
+  }
+  return index;
+}
+
 #ifdef CFR_FAST_CUDA
 std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& keys, int64_t k,
                                             int64_t stream) {
@@ -53,6 +77,7 @@ std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& k
 
 STABLE_TORCH_LIBRARY(cfr_fast, m) {
   m.def("topk_cosine(Tensor query, Tensor keys, int k) -> (Tensor, Tensor)");
+  m.def("farthest_point_sample(Tensor points, int count, Tensor? initial_distance=None) -> Tensor");
 #ifdef CFR_FAST_CUDA
   m.def("topk_cosine_cuda(Tensor query, Tensor keys, int k, int stream) -> (Tensor, Tensor)");
 #endif
@@ -60,6 +85,7 @@ STABLE_TORCH_LIBRARY(cfr_fast, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CPU, m) {
   m.impl("topk_cosine", TORCH_BOX(&cfr::topk_cosine));
+  m.impl("farthest_point_sample", TORCH_BOX(&cfr::farthest_point_sample));
 }
 
 #ifdef CFR_FAST_CUDA

@@ -1,9 +1,9 @@
 """Typed tensor operations: native kernels with a plain-PyTorch reference each."""
 
+from cfr_fast.ops.farthest_point_sample import farthest_point_sample
 from cfr_fast.ops.functional import (
     bank_attention,
     confidence_filter,
-    farthest_point_sample,
     knn,
     replace_and_score,
     three_nn,

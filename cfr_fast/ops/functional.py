@@ -10,34 +10,6 @@ from cfr_fast.ops import reference
 from cfr_fast.ops.checks import check_count, check_index, check_matrix, check_same, check_valid, describe
 
 
-def farthest_point_sample(points: Tensor, count: int, initial_distance: Tensor | None = None) -> Tensor:
-    """Greedy k-center selection: always the row farthest from all rows picked so far.
-
-    Serves both farthest point sampling of clouds (D = 3) and the coreset of PatchCore (Roth et al. 2022,
-    "approximate greedy coreset"; D = 128).
-
-    Args:
-        points: float [N, D].
-        count: rows to pick, 0 ≤ count ≤ N.
-        initial_distance: float [N], Euclidean distance of every row to what is already covered; the first
-            pick is its largest. Without it the first pick is row 0.
-
-    Returns:
-        int64 [count], in the order of picking. Ties go to the lower row. Once every row coincides with a
-        picked one, row 0 or another covered row repeats.
-
-    Raises:
-        InputError: wrong shape, dtype or device; `count` out of range.
-    """
-    check_matrix("points", points)
-    check_count("count", count, 0, points.shape[0], "a number of rows")
-    if initial_distance is not None:
-        if initial_distance.shape != points.shape[:1]:
-            raise InputError("initial_distance", f"shape [{points.shape[0]}]", describe(initial_distance))
-        check_same("initial_distance", initial_distance, points)
-    return reference.farthest_point_sample(points, count, initial_distance)
-
-
 def knn(points: Tensor, centers: Tensor, k: int) -> Tensor:
     """The k points nearest to every centre by exact Euclidean distance.
 
@@ -210,7 +182,6 @@ def replace_and_score(
 __all__ = [
     "bank_attention",
     "confidence_filter",
-    "farthest_point_sample",
     "knn",
     "replace_and_score",
     "three_nn",

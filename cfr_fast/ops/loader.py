@@ -128,6 +128,7 @@ def status() -> list[OpStatus]:
             rows.append(OpStatus(op.name, "reference", False, _failure))
         else:
             reason = f"{library.reason}; CPU kernels: {library.module.current_cpu_kernels()}"
-            rows.append(OpStatus(op.name, library.backend, library.cuda, reason))
+            cuda = library.cuda and registry.has_cuda_kernel(op.name)
+            rows.append(OpStatus(op.name, library.backend, cuda, reason))
     without = "plain PyTorch, no native kernel"
     return rows + [OpStatus(name, "reference", False, without) for name in functional.__all__]
