@@ -7,50 +7,7 @@ from torch import Tensor
 
 from cfr_fast.errors import InputError
 from cfr_fast.ops import reference
-from cfr_fast.ops.checks import check_count, check_index, check_matrix, check_same, check_valid, describe
-
-
-def knn(points: Tensor, centers: Tensor, k: int) -> Tensor:
-    """The k points nearest to every centre by exact Euclidean distance.
-
-    Args:
-        points: float [N, 3].
-        centers: float [G, 3], same dtype and device.
-        k: 0 ≤ k ≤ N.
-
-    Returns:
-        int64 [G, k], nearest first; ties go to the lower row.
-
-    Raises:
-        InputError: wrong shape, dtype or device; `k` out of range.
-    """
-    check_matrix("points", points, columns=3)
-    check_matrix("centers", centers, columns=3)
-    check_same("centers", centers, points)
-    check_count("k", k, 0, points.shape[0], "a number of neighbours")
-    return reference.knn(points, centers, k)
-
-
-def three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """The three centres nearest to every point, with inverse-distance weights (PointNet++, Qi et al. 2017).
-
-    Args:
-        points: float [N, 3].
-        centers: float [G, 3] with G ≥ 3, same dtype and device.
-
-    Returns:
-        index: int64 [N, 3], nearest first; ties go to the lower row.
-        weight: float [N, 3], 1 / (d² + 1e-8) normalised to sum one.
-
-    Raises:
-        InputError: wrong shape, dtype or device; fewer than three centres.
-    """
-    check_matrix("points", points, columns=3)
-    check_matrix("centers", centers, columns=3)
-    check_same("centers", centers, points)
-    if centers.shape[0] < 3:
-        raise InputError("centers", "at least 3 rows", describe(centers))
-    return reference.three_nn(points, centers)
+from cfr_fast.ops.checks import check_index, check_matrix, check_same, check_valid, describe
 
 
 def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None) -> Tensor:
@@ -182,8 +139,6 @@ def replace_and_score(
 __all__ = [
     "bank_attention",
     "confidence_filter",
-    "knn",
     "replace_and_score",
-    "three_nn",
     "topk_attention",
 ]
