@@ -14,10 +14,12 @@
 namespace cfr::cpu {
 namespace {
 
-constexpr int64_t kChunk = 2048;  // rows per task
+constexpr int64_t kChunk = 2048;     // rows per task
+constexpr int64_t kAlone = 1 << 17;  // differences that one thread computes sooner than it wakes another
 
 typedef float Vector __attribute__((vector_size(32), aligned(4), may_alias));
 constexpr int kLanes = 8, kSums = 4;
+constexpr float kMargin = 1e-4f;  // far more than the rounding of a sum of squares
 constexpr int64_t kCascade = 16;  // steps that one sum takes before it is added to the next level
 
 #define CFR_ADD_SQUARE(sum, at)                                  \
@@ -29,8 +31,8 @@ constexpr int64_t kCascade = 16;  // steps that one sum takes before it is added
   }
 
 // Σ (a − b)² in the order of torch.sum over contiguous rows and with its roundings: near ties fall as they do
-// in the plain loop.
-CFR_INLINE float squared_distance(const float* a, const float* b, int64_t cols) {
+// in the plain loop. Once a part of the sum shows that it will be at least `enough`, that part is returned instead.
+CFR_INLINE float squared_distance(const float* a, const float* b, int64_t cols, float enough) {
   if (cols < kLanes) {
     float sums[kSums] = {};
     const int64_t full = cols / kSums * kSums;
@@ -51,6 +53,15 @@ CFR_INLINE float squared_distance(const float* a, const float* b, int64_t cols) 
       high[i] += low[i];
       low[i] = Vector{};
     }
+  }
+  const int64_t look = col + (cols - col) / 4 / kStep * kStep;
+  for (; col < look; col += kStep)
+    for (int i = 0; i < kSums; ++i) CFR_ADD_SQUARE(low[i], col + i * kLanes)
+  if (look > 0) {
+    Vector part = {};
+    for (int i = 0; i < kSums; ++i) part += low[i] + high[i];
+    const float even = (part[0] + part[4]) + (part[2] + part[6]), odd = (part[1] + part[5]) + (part[3] + part[7]);
+    if ((even + odd) * (1 - kMargin) >= enough) return even + odd;
   }
   for (; col + kStep <= cols; col += kStep)
     for (int i = 0; i < kSums; ++i) CFR_ADD_SQUARE(low[i], col + i * kLanes)
@@ -73,9 +84,10 @@ CFR_INLINE float squared_distance(const float* a, const float* b, int64_t cols) 
 CFR_INLINE float visit_body(const Rows& points, const int64_t* picks, int64_t known, int64_t row, float floor,
                             float anchor, int64_t* seen) {
   const float* features = points.data + row * points.stride;
+  const float never = std::isinf(floor) ? NAN : 0;  // all of every sum counts: there may be NaN in it
   int64_t next = *seen;
   for (; next < known && anchor > floor; ++next) {
-    const float squared = squared_distance(features, points.data + picks[next] * points.stride, points.cols);
+    const float squared = squared_distance(features, points.data + picks[next] * points.stride, points.cols, anchor + never);
     if (!(squared >= anchor)) anchor = squared;  // NaN too, as torch.minimum
   }
   *seen = next;
@@ -107,14 +119,18 @@ bool finite(const Rows& points) {
   return true;
 }
 
+// The outcome of one chunk's pass: its leader and how many distances it took.
 struct Best {
   float value;
   int64_t row;
+  int64_t distances;
 };
 
 }  // namespace
 
-void farthest_point_sample(const Rows& points, const float* initial, int64_t count, int64_t* index) {
+void farthest_point_sample(const Rows& given, const float* initial, int64_t count, int64_t* index) {
+  Rows points = given;
+  if (points.cols == 0) points.stride = 0;  // there may be no memory to step over
   const Kernels& kernels = cpu::kernels();
   const Visit visit = avx2_in_use() ? visit_avx2 : visit_portable;
   std::vector<float> anchor(points.rows + kOverread, INFINITY);
@@ -124,8 +140,9 @@ void farthest_point_sample(const Rows& points, const float* initial, int64_t cou
   // A distance that is not a number lifts a row to the top; bounds do not foresee that, so visit all rows then.
   const bool all = !finite(points) || std::any_of(anchor.begin(), anchor.end(), [](float x) { return std::isnan(x); });
   const int64_t chunks = (points.rows + kChunk - 1) / kChunk;
-  std::vector<Best> bests(chunks, {-INFINITY, -1});
+  std::vector<Best> bests(chunks, {-INFINITY, -1, kChunk});
 
+  int64_t distances = points.rows;  // that the last pass took: a guess of what the next one takes
   for (int64_t known = 0; known < count; ++known) {
     // The leaders of the last pass, brought up to date, tell how high the maximum is at least.
     float least = -INFINITY;
@@ -136,25 +153,40 @@ void farthest_point_sample(const Rows& points, const float* initial, int64_t cou
       }
     least = std::nextafter(least, -INFINITY);  // an equal value in a lower row wins
 
-    parallel_tasks(known == 0 && !initial ? 0 : chunks, [&](const auto& next) {
+    const int64_t tasks = known == 0 && !initial ? 0 : chunks;
+    const auto pass = [&](const auto& next) {
       for (int64_t task; (task = next()) >= 0;) {
         const int64_t first = task * kChunk, end = std::min(first + kChunk, points.rows);
-        Best best{least, -1};
+        Best best{least, -1, 0};
         const auto find = [&](int64_t from) {
           return all ? from : kernels.first_above(anchor.data(), from, end, best.value);
         };
         for (int64_t row = find(first); row < end; row = find(row + 1)) {
           const float floor = all ? -INFINITY : best.value;
+          best.distances -= seen[row];
           anchor[row] = visit(points, index, known, row, floor, anchor[row], &seen[row]);
-          if (above(anchor[row], best.value)) best = {anchor[row], row};
+          best.distances += seen[row];
+          if (above(anchor[row], best.value)) {
+            best.value = anchor[row];
+            best.row = row;
+          }
         }
-        if (best.row >= 0 || all) bests[task] = best;
-        else bests[task].value = least;
+        if (best.row < 0) best.row = bests[task].row;  // still a row to begin the next pass with
+        bests[task] = best;
       }
-    });
-    Best pick{-INFINITY, 0};
-    for (const Best& best : bests)
+    };
+    if (distances * points.cols > kAlone) {
+      parallel_tasks(tasks, pass);
+    } else {
+      int64_t task = 0;
+      pass([&] { return task < tasks ? task++ : -1; });
+    }
+    Best pick{-INFINITY, 0, 0};
+    distances = 0;
+    for (const Best& best : bests) {
       if (best.row >= 0 && above(best.value, pick.value)) pick = best;
+      distances += best.distances;
+    }
     index[known] = pick.row;
   }
 }
