@@ -32,7 +32,8 @@ std::tuple<Tensor, Tensor> topk_cosine(const Tensor& query, const Tensor& keys, 
   return {similarity, index};
 }
 
-Tensor farthest_point_sample(const Tensor& points, int64_t count, const std::optional<Tensor>& initial_distance) {
+Tensor farthest_point_sample(const Tensor& points, int64_t count,
+                             const std::optional<Tensor>& initial_distance) {
   const char* op = "farthest_point_sample";
   check_float_matrix(op, "points", points);
   CFR_CHECK(count >= 0 && count <= points.size(0), op, "count", "0 to the number of rows", count);
@@ -49,8 +50,8 @@ Tensor farthest_point_sample(const Tensor& points, int64_t count, const std::opt
   }
   if (count > 0) {
     const Tensor p = with_contiguous_rows(points);
-    cpu::farthest_point_sample(rows_of(p), initial_distance ? initial.const_data_ptr<float>() : nullptr, count,
-                               index.mutable_data_ptr<int64_t>());
+    const float* covered = initial_distance ? initial.const_data_ptr<float>() : nullptr;
+    cpu::farthest_point_sample(rows_of(p), covered, count, index.mutable_data_ptr<int64_t>());
   }
   return index;
 }

@@ -9,8 +9,9 @@
 namespace cfr::cpu {
 namespace {
 
-CFR_INLINE void distances_body(const float* __restrict x, const float* __restrict y, const float* __restrict z,
-                               int64_t count, const float* center, float* __restrict out) {
+CFR_INLINE void distances_body(const float* __restrict x, const float* __restrict y,
+                               const float* __restrict z, int64_t count, const float* center,
+                               float* __restrict out) {
   const float center_x = center[0], center_y = center[1], center_z = center[2];
   for (int64_t i = 0; i < count; ++i) {
     const float dx = center_x - x[i], dy = center_y - y[i], dz = center_z - z[i];
@@ -25,8 +26,8 @@ void distances_portable(const float* x, const float* y, const float* z, int64_t 
   distances_body(x, y, z, count, center, out);
 }
 
-CFR_AVX2 void distances_avx2(const float* x, const float* y, const float* z, int64_t count, const float* center,
-                             float* out) {
+CFR_AVX2 void distances_avx2(const float* x, const float* y, const float* z, int64_t count,
+                             const float* center, float* out) {
   distances_body(x, y, z, count, center, out);
 }
 
@@ -57,7 +58,8 @@ Coordinates::Coordinates(const Rows& points) : count_(points.rows), values_(3 * 
       values_.get()[axis * count_ + row] = points.data[row * points.stride + axis];
 }
 
-void squared_distances(const Coordinates& points, int64_t first, int64_t count, const float* center, float* out) {
+void squared_distances(const Coordinates& points, int64_t first, int64_t count, const float* center,
+                       float* out) {
   const auto run = avx2_in_use() ? distances_avx2 : distances_portable;
   run(points.axis(0) + first, points.axis(1) + first, points.axis(2) + first, count, center, out);
 }

@@ -16,10 +16,12 @@ class Coordinates {
   Scratch values_;
 };
 
-// out[i] = squared distance of point first + i to `center`: exact differences, (x² + y²) + z², as the reference.
-void squared_distances(const Coordinates& points, int64_t first, int64_t count, const float* center, float* out);
+// out[i] = squared distance of point first + i to `center`: differences, then (x² + y²) + z², as the reference.
+void squared_distances(const Coordinates& points, int64_t first, int64_t count, const float* center,
+                       float* out);
 
-// First position in [begin, end) whose value is not >= bound (NaN included), else `end`; may read kOverread further.
+// First position in [begin, end) whose value is not >= bound (NaN included), else `end`; may read kOverread
+// further.
 int64_t first_below(const float* values, int64_t begin, int64_t end, float bound);
 
 }  // namespace cfr::cpu

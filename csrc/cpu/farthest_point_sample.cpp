@@ -1,8 +1,8 @@
 // Greedy k-center selection that looks at a row again only when it may be the farthest one.
 //
 // Squared distances to the picks so far only fall, so what a row had at its last visit bounds what it has now.
-// A pass visits the rows whose bound exceeds the best exact value known, and takes up the picks they missed only
-// until they fall behind it. Minima do not depend on the order, so the picks are those of the plain loop.
+// A pass visits the rows whose bound exceeds the best exact value known, and takes up the picks they missed
+// only until they fall behind it. Minima do not depend on the order, so the picks are those of the plain loop.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -22,16 +22,16 @@ constexpr int kLanes = 8, kSums = 4;
 constexpr float kMargin = 1e-4f;  // far more than the rounding of a sum of squares
 constexpr int64_t kCascade = 16;  // steps that one sum takes before it is added to the next level
 
-#define CFR_ADD_SQUARE(sum, at)                                  \
-  {                                                              \
+#define CFR_ADD_SQUARE(sum, at)                                            \
+  {                                                                        \
     const Vector difference = *reinterpret_cast<const Vector*>(a + (at)) - \
                               *reinterpret_cast<const Vector*>(b + (at));  \
-    const Vector square = difference * difference;               \
-    sum += square;                                               \
+    const Vector square = difference * difference;                         \
+    sum += square;                                                         \
   }
 
 // Σ (a − b)² in the order of torch.sum over contiguous rows and with its roundings: near ties fall as they do
-// in the plain loop. Once a part of the sum shows that it will be at least `enough`, that part is returned instead.
+// in the plain loop. Once a part of the sum shows that it will be at least `enough`, that part is returned.
 CFR_INLINE float squared_distance(const float* a, const float* b, int64_t cols, float enough) {
   if (cols < kLanes) {
     float sums[kSums] = {};
@@ -60,7 +60,8 @@ CFR_INLINE float squared_distance(const float* a, const float* b, int64_t cols, 
   if (look > 0) {
     Vector part = {};
     for (int i = 0; i < kSums; ++i) part += low[i] + high[i];
-    const float even = (part[0] + part[4]) + (part[2] + part[6]), odd = (part[1] + part[5]) + (part[3] + part[7]);
+    const float even = (part[0] + part[4]) + (part[2] + part[6]);
+    const float odd = (part[1] + part[5]) + (part[3] + part[7]);
     if ((even + odd) * (1 - kMargin) >= enough) return even + odd;
   }
   for (; col + kStep <= cols; col += kStep)
@@ -87,7 +88,8 @@ CFR_INLINE float visit_body(const Rows& points, const int64_t* picks, int64_t kn
   const float never = std::isinf(floor) ? NAN : 0;  // all of every sum counts: there may be NaN in it
   int64_t next = *seen;
   for (; next < known && anchor > floor; ++next) {
-    const float squared = squared_distance(features, points.data + picks[next] * points.stride, points.cols, anchor + never);
+    const float* pick = points.data + picks[next] * points.stride;
+    const float squared = squared_distance(features, pick, points.cols, anchor + never);
     if (!(squared >= anchor)) anchor = squared;  // NaN too, as torch.minimum
   }
   *seen = next;
@@ -137,8 +139,9 @@ void farthest_point_sample(const Rows& given, const float* initial, int64_t coun
   if (initial) std::transform(initial, initial + points.rows, anchor.begin(), [](float x) { return x * x; });
   std::vector<int64_t> seen(points.rows, 0);
 
-  // A distance that is not a number lifts a row to the top; bounds do not foresee that, so visit all rows then.
-  const bool all = !finite(points) || std::any_of(anchor.begin(), anchor.end(), [](float x) { return std::isnan(x); });
+  // A distance that is not a number lifts a row to the top; no bound foresees that, so visit all rows then.
+  const auto is_nan = [](float x) { return std::isnan(x); };
+  const bool all = !finite(points) || std::any_of(anchor.begin(), anchor.end(), is_nan);
   const int64_t chunks = (points.rows + kChunk - 1) / kChunk;
   std::vector<Best> bests(chunks, {-INFINITY, -1, kChunk});
 

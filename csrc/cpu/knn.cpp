@@ -1,5 +1,5 @@
-// The k nearest points of every centre: whatever beats the running k-th goes to a short list of candidates, which
-// is cut back to k whenever it is full.
+// The k nearest points of every centre: whatever beats the running k-th goes to a short list of candidates,
+// which is cut back to k whenever it is full.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -36,6 +36,7 @@ void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index) {
   parallel_tasks(centers.rows, [&](const auto& next) {
     float squared[kTile + kOverread] = {};
     std::vector<uint64_t> candidates(limit + kTile);
+    const auto begin = candidates.begin();
     for (int64_t task; (task = next()) >= 0;) {
       int64_t filled = 0;
       bool bounded = false;
@@ -50,14 +51,14 @@ void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index) {
             candidates[filled++] = key_of(squared[at], first + at);
         }
         if (filled > limit) {
-          std::nth_element(candidates.begin(), candidates.begin() + k - 1, candidates.begin() + filled);
+          std::nth_element(begin, begin + k - 1, begin + filled);
           filled = k;
           bound = distance_of(candidates[k - 1]);  // an equal distance further on comes too late
           bounded = true;
         }
       }
-      if (filled > k) std::nth_element(candidates.begin(), candidates.begin() + k - 1, candidates.begin() + filled);
-      std::sort(candidates.begin(), candidates.begin() + k);
+      if (filled > k) std::nth_element(begin, begin + k - 1, begin + filled);
+      std::sort(begin, begin + k);
       for (int64_t i = 0; i < k; ++i) index[task * k + i] = static_cast<uint32_t>(candidates[i]);
     }
   });
