@@ -31,6 +31,15 @@ struct Modality {
 };
 void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
                        const bool* valid, int64_t height, int64_t width, float* map);
+
+// index [count]; `initial` [points.rows] or null. count <= points.rows.
+void farthest_point_sample(const Rows& points, const float* initial, int64_t count, int64_t* index);
+
+// index [points.rows, 3] and weight of the same shape; three columns each, centers.rows >= 3.
+void three_nn(const Rows& points, const Rows& centers, int64_t* index, float* weight);
+
+// index [centers.rows, k]; three columns each, 1 <= k <= points.rows < 2^32.
+void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index);
 }  // namespace cpu
 
 namespace cuda {

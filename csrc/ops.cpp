@@ -33,6 +33,60 @@ std::tuple<Tensor, Tensor> topk_cosine(const Tensor& query, const Tensor& keys, 
   return {similarity, index};
 }
 
+Tensor farthest_point_sample(const Tensor& points, int64_t count,
+                             const std::optional<Tensor>& initial_distance) {
+  const char* op = "farthest_point_sample";
+  check_float_matrix(op, "points", points);
+  CFR_CHECK(count >= 0 && count <= points.size(0), op, "count", "0 to the number of rows", count);
+  const Tensor index = torch::stable::empty({count}, ScalarType::Long, std::nullopt, points.device());
+  Tensor initial = points;
+  if (initial_distance) {
+    initial = *initial_distance;
+    const char* name = "initial_distance";
+    CFR_CHECK(initial.scalar_type() == ScalarType::Float, op, name, "float32", "another dtype");
+    CFR_CHECK(initial.dim() == 1 && initial.size(0) == points.size(0), op, name, "one value per row",
+              shape_of(initial));
+    check_same_device(op, name, initial, points);
+    initial = torch::stable::contiguous(initial);
+  }
+  if (count > 0) {
+    const Tensor p = with_contiguous_rows(points);
+    const float* covered = initial_distance ? initial.const_data_ptr<float>() : nullptr;
+    cpu::farthest_point_sample(rows_of(p), covered, count, index.mutable_data_ptr<int64_t>());
+  }
+  return index;
+}
+
+void check_clouds(const char* op, const Tensor& points, const Tensor& centers) {
+  check_float_matrix(op, "points", points);
+  check_float_matrix(op, "centers", centers);
+  check_same_device(op, "centers", centers, points);
+  CFR_CHECK(points.size(1) == 3, op, "points", "3 columns", shape_of(points));
+  CFR_CHECK(centers.size(1) == 3, op, "centers", "3 columns", shape_of(centers));
+}
+
+std::tuple<Tensor, Tensor> three_nn(const Tensor& points, const Tensor& centers) {
+  check_clouds("three_nn", points, centers);
+  CFR_CHECK(centers.size(0) >= 3, "three_nn", "centers", "at least 3 rows", shape_of(centers));
+  const Tensor index = empty_like_device(points, points.size(0), 3, ScalarType::Long);
+  const Tensor weight = empty_like_device(points, points.size(0), 3, ScalarType::Float);
+  const Tensor p = with_contiguous_rows(points), c = with_contiguous_rows(centers);
+  cpu::three_nn(rows_of(p), rows_of(c), index.mutable_data_ptr<int64_t>(), weight.mutable_data_ptr<float>());
+  return {index, weight};
+}
+
+Tensor knn(const Tensor& points, const Tensor& centers, int64_t k) {
+  check_clouds("knn", points, centers);
+  CFR_CHECK(k >= 0 && k <= points.size(0), "knn", "k", "0 to the number of points", k);
+  CFR_CHECK(points.size(0) <= UINT32_MAX, "knn", "points", "fewer than 2^32 rows", shape_of(points));
+  const Tensor index = empty_like_device(points, centers.size(0), k, ScalarType::Long);
+  if (index.numel() > 0) {
+    const Tensor p = with_contiguous_rows(points), c = with_contiguous_rows(centers);
+    cpu::knn(rows_of(p), rows_of(c), k, index.mutable_data_ptr<int64_t>());
+  }
+  return index;
+}
+
 #ifdef CFR_FAST_CUDA
 std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& keys, int64_t k,
                                             int64_t stream) {
@@ -135,6 +189,9 @@ STABLE_TORCH_LIBRARY(cfr_fast, m) {
   m.def(
       "replace_and_score(Tensor rgb_predicted, Tensor rgb_observed, Tensor xyz_predicted, Tensor xyz_observed, "
       "Tensor replacement, Tensor replaced, Tensor valid) -> Tensor");
+  m.def("farthest_point_sample(Tensor points, int count, Tensor? initial_distance=None) -> Tensor");
+  m.def("three_nn(Tensor points, Tensor centers) -> (Tensor, Tensor)");
+  m.def("knn(Tensor points, Tensor centers, int k) -> Tensor");
 #ifdef CFR_FAST_CUDA
   m.def("topk_cosine_cuda(Tensor query, Tensor keys, int k, int stream) -> (Tensor, Tensor)");
 #endif
@@ -144,6 +201,9 @@ STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CPU, m) {
   m.impl("topk_cosine", TORCH_BOX(&cfr::topk_cosine));
   m.impl("confidence_filter", TORCH_BOX(&cfr::confidence_filter));
   m.impl("replace_and_score", TORCH_BOX(&cfr::replace_and_score));
+  m.impl("farthest_point_sample", TORCH_BOX(&cfr::farthest_point_sample));
+  m.impl("three_nn", TORCH_BOX(&cfr::three_nn));
+  m.impl("knn", TORCH_BOX(&cfr::knn));
 }
 
 #ifdef CFR_FAST_CUDA

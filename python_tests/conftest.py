@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from cfr_fast.ops import loader
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -41,3 +44,17 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def weights() -> Path:
     return _existing(SHARED / "weights")
+
+
+@pytest.fixture(params=["avx2", "portable"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test with every CPU variant of the native library."""
+    library = loader.load()
+    if library is None:
+        pytest.skip("no native library here")
+    if request.param not in library.module.cpu_kernels():
+        pytest.skip(f"this processor has no {request.param}")
+    before = library.module.current_cpu_kernels()
+    library.module.use_cpu_kernels(request.param)
+    yield request.param
+    library.module.use_cpu_kernels(before)

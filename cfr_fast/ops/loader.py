@@ -16,7 +16,7 @@ from types import ModuleType
 
 import torch
 
-from cfr_fast.ops import functional, registry
+from cfr_fast.ops import attention, registry
 from cfr_fast.ops._build import MARKER, MODULE, BuildError, find_csrc, source_hash
 from cfr_fast.ops._jit import compiled_library
 
@@ -128,6 +128,7 @@ def status() -> list[OpStatus]:
             rows.append(OpStatus(op.name, "reference", False, _failure))
         else:
             reason = f"{library.reason}; CPU kernels: {library.module.current_cpu_kernels()}"
-            rows.append(OpStatus(op.name, library.backend, library.cuda, reason))
+            cuda = library.cuda and registry.has_cuda_kernel(op.name)
+            rows.append(OpStatus(op.name, library.backend, cuda, reason))
     without = "plain PyTorch, no native kernel"
-    return rows + [OpStatus(name, "reference", False, without) for name in functional.__all__]
+    return rows + [OpStatus(name, "reference", False, without) for name in attention.__all__]

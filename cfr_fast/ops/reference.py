@@ -45,7 +45,7 @@ def farthest_point_sample(points: Tensor, count: int, initial_distance: Tensor |
     if count == 0:
         return index
     if initial_distance is None:
-        anchor = torch.full_like(points[:, 0], torch.inf)
+        anchor = points.new_full(points.shape[:1], torch.inf)
         pick = torch.zeros((), dtype=torch.int64, device=points.device)
     else:
         anchor = initial_distance.square()

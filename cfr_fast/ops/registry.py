@@ -30,8 +30,9 @@ class NativeOp:
         name: the same in schema, C++ files, reference, test and benchmark.
         reference: the plain PyTorch definition.
         fake: shapes and dtypes of the results for torch.compile.
-        setup_context: what the gradient needs, as torch.library.register_autograd takes it.
-        backward: the gradient; None: there is none.
+        setup_context: what the gradient needs, as torch.library.register_autograd takes it; None, like
+            `backward`, for an op without gradient, whose public function detaches its arguments.
+        backward: the gradient.
     """
 
     name: str
@@ -46,6 +47,11 @@ class NativeOp:
 
 
 OPS: list[NativeOp] = []
+
+
+def has_cuda_kernel(name: str) -> bool:
+    """Whether the loaded library brings a CUDA kernel of this op."""
+    return hasattr(torch.ops.cfr_fast, f"{name}_cuda")
 
 
 def _cuda_kernel(name: str) -> Function:
@@ -63,14 +69,14 @@ def register_all(native: bool, cuda: bool) -> None:
 
     Args:
         native: the native library is loaded, so the schemas exist and the CPU has kernels.
-        cuda: it has CUDA kernels too.
+        cuda: it has CUDA kernels too, of some ops at least.
     """
     for op in OPS:
         qualified = f"{NAMESPACE}::{op.name}"
         if not native:
             torch.library.define(qualified, op.schema())
         torch.library.impl(qualified, "default", op.reference)  # every device without a kernel of its own
-        if cuda:
+        if cuda and has_cuda_kernel(op.name):
             torch.library.impl(qualified, "cuda", _cuda_kernel(op.name))
         torch.library.register_fake(qualified, op.fake)
         if op.backward is not None:
