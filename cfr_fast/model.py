@@ -23,7 +23,7 @@ from cfr_fast.calibrate import (
 )
 from cfr_fast.data import Frame, Sample, SampleSource, find_samples, frame_of, prepare
 from cfr_fast.errors import InputError, NotFittedError
-from cfr_fast.extractors import Extractor, create_extractor
+from cfr_fast.extractors import Extractor, FeatureField, create_extractor
 from cfr_fast.learned import Learned
 from cfr_fast.mappers import train_mappers
 from cfr_fast.memory import build_banks, draw_rows
@@ -38,21 +38,30 @@ SampleLike: TypeAlias = Sample | SampleSource | str | Path | tuple[NDArray[np.ui
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """One sample as the method sees it: features of its valid pixels, in raster order.
+    """One sample as the method sees it: the sparse features of its valid pixels, in raster order.
 
     Args:
         frame: the square view, cleaned, and cut to the object where the settings say so.
         whole: the square view of the whole sample, cleaned.
-        rgb: float [V, Dr].
-        xyz: float [V, Dx].
+        rgb: field of the V valid pixels.
+        xyz: field of the same pixels.
         valid: bool [size, size] with V True pixels.
     """
 
     frame: Frame
     whole: Frame
-    rgb: Tensor
-    xyz: Tensor
+    rgb: FeatureField
+    xyz: FeatureField
     valid: Tensor
+
+    @property
+    def count(self) -> int:
+        """V."""
+        return self.rgb.pixels
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The features themselves: RGB [V, Dr] and 3D [V, Dx]."""
+        return self.rgb.dense(), self.xyz.dense()
 
 
 class CFR:
@@ -92,11 +101,11 @@ class CFR:
             shots = _normal(list(_samples(samples)))
             features = [self._features(shot) for shot in track(shots, "Extracting features")]
             for shot, found in zip(shots, features, strict=True):
-                if not len(found.rgb):
+                if found.count == 0:
                     raise InputError(f"sample {shot.name!r}", "pixels with features of both kinds", "none")
             views = list(self._views(shots, self.settings.shot_views, LEARN, "Extracting views"))
             with torch.enable_grad():
-                learned = self._learn(features, [view for view in views if len(view.rgb)], shots)
+                learned = self._learn(features, [view for view in views if view.count], shots)
             self._calibrate(learned, shots)
         self._learned = learned
         return self
@@ -194,7 +203,7 @@ class CFR:
         rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
         valid = rgb.valid & xyz.valid
         pixel = torch.arange(rgb.pixels, device=valid.device) if background else valid.nonzero()[:, 0]
-        return Features(frame, whole, rgb.rows(pixel), xyz.rows(pixel), valid.reshape(rgb.shape))
+        return Features(frame, whole, rgb.select(pixel), xyz.select(pixel), valid.reshape(rgb.shape))
 
     def _views(self, shots: Sequence[Sample], views: int, purpose: int, title: str) -> Iterator[Features]:
         made = normal_views(shots, views, self.settings.seed, purpose)
@@ -206,7 +215,7 @@ class CFR:
     ) -> Learned:
         """Train the mappers, then everything that replacement needs; banks hold the shots alone."""
         wanted = self.settings
-        rows = [(found.rgb, found.xyz) for found in (*features, *views)]
+        rows = [found.rows() for found in (*features, *views)]
         learned = Learned(
             train_mappers(rows, epochs=wanted.mapper_epochs, learning_rate=wanted.mapper_lr, seed=wanted.seed)
         )
@@ -215,7 +224,7 @@ class CFR:
         kept = features
         if wanted.bank_background:
             kept = [self._features(shot, background=True) for shot in shots]
-        rgb, xyz = torch.cat([found.rgb for found in kept]), torch.cat([found.xyz for found in kept])
+        rgb, xyz = (torch.cat(side) for side in zip(*(found.rows() for found in kept), strict=True))
         pairs, learned.rgb_bank = build_banks(rgb, xyz, wanted.coreset, wanted.seed)
         learned.pairs = draw_rows(pairs, wanted.bank_rows, wanted.seed)
         if wanted.replacement in ("attention", "bank"):
@@ -239,7 +248,7 @@ class CFR:
         if wanted.theta is not None:
             learned.theta = wanted.theta
         elif learned.rgb_bank is not None:
-            distances = [learned.distances(view.xyz) for view in views]
+            distances = [learned.distances(view.xyz.dense()) for view in views]
             learned.theta = quantile_theta(distances, wanted.reliable_share)
         maps = [score_map(self._map(view, learned)[0])[view.valid].cpu().numpy() for view in views]
         if wanted.threshold is not None:
@@ -249,7 +258,7 @@ class CFR:
         learned.pixel_threshold = pixel_threshold(maps, learned.threshold)
 
     def _map(self, features: Features, learned: Learned) -> tuple[Tensor, Tensor]:
-        return learned.discrepancy(features.rgb, features.xyz, features.valid, self.settings)
+        return learned.discrepancy(*features.rows(), features.valid, self.settings)
 
     def _judge(self, sample: Sample, learned: Learned) -> Result:
         with torch.no_grad():
@@ -262,7 +271,8 @@ class CFR:
         score = float(scored.max())
         anomaly_map = frame.to_source(scored.cpu().numpy())
         label = score > learned.threshold
-        mask = anomaly_map > learned.pixel_threshold if label else np.zeros(anomaly_map.shape, bool)
+        # Resampling may lower the peak; a sample labelled anomalous marks at least that.
+        level = min(learned.pixel_threshold, float(anomaly_map.max())) if label else np.inf
         grids = [found, valid.float(), replaced.float()]
         if frame is not whole:  # whatever the model looked at, results speak of the whole sample
             size = valid.shape[0]
@@ -275,9 +285,9 @@ class CFR:
             threshold=learned.threshold,
             label=label,
             anomaly_map=anomaly_map,
-            mask=mask,
+            mask=anomaly_map >= level,
             pixel_threshold=learned.pixel_threshold,
-            replaced_fraction=len(replaced_rows) / max(1, len(features.rgb)),
+            replaced_fraction=len(replaced_rows) / max(1, features.count),
             raw_map=grids[0].cpu().numpy(),
             localization_map=localization_map(grids[0]).cpu().numpy(),
             valid=grids[1].cpu().numpy() > 0.5,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import avg_pool2d, embedding, normalize
 
 BLOCK = 1 << 24  # elements of the largest temporary matrix
 
@@ -101,8 +101,9 @@ def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tens
 
 def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, scale: float) -> Tensor:
     """Softmax attention of every query over its own k rows of the bank."""
-    logits = torch.einsum("ud,ukd->uk", query, keys[index]) * scale
-    return torch.einsum("uk,ukv->uv", logits.softmax(dim=1), values[index])
+    # embedding's gradient adds rows in a fixed order; that of plain indexing does not, on several threads.
+    logits = torch.einsum("ud,ukd->uk", query, embedding(index, keys)) * scale
+    return torch.einsum("uk,ukv->uv", logits.softmax(dim=1), embedding(index, values))
 
 
 def bank_attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
