@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,20 +10,6 @@ from torch import Tensor
 from cfr_fast.ops import loader, reference, replace_and_score
 
 CLOSE = TOLERANCE["replace_and_score"]
-
-
-@pytest.fixture(params=["avx2", "portable"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test with every CPU variant of the native library."""
-    library = loader.load()
-    if library is None:
-        pytest.skip("no native library here")
-    if request.param not in library.module.cpu_kernels():
-        pytest.skip(f"this processor has no {request.param}")
-    before = library.module.current_cpu_kernels()
-    library.module.use_cpu_kernels(request.param)
-    yield request.param
-    library.module.use_cpu_kernels(before)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
