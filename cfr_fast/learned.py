@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from cfr_fast import ops
 from cfr_fast.mappers import CyclicMappers
 from cfr_fast.memory import KeyValueBank
+from cfr_fast.ops import Interpolated
 from cfr_fast.retriever import AttentionRetriever, find_candidates
 from cfr_fast.settings import Settings
 
@@ -37,42 +39,48 @@ class Learned:
     pixel_threshold: float = float("inf")
 
     def discrepancy(
-        self, rgb: Tensor, xyz: Tensor, valid: Tensor, settings: Settings
+        self, rgb: Interpolated, xyz: Interpolated, valid: Tensor, settings: Settings
     ) -> tuple[Tensor, Tensor]:
         """The discrepancy map s of one sample: predict, filter, replace, score.
 
         Args:
-            rgb: float [V, Dr], observed features of the valid pixels, in raster order.
-            xyz: float [V, Dx], of the same pixels.
+            rgb: observed features of the V valid pixels, in raster order.
+            xyz: of the same pixels.
             valid: bool [h, w] with V True pixels.
             settings: of the model.
 
         Returns:
             s, float [h, w], and the replaced rows, int64 [U].
         """
-        predicted_rgb, predicted_xyz = self.mappers.xyz_to_rgb(xyz), self.mappers.rgb_to_xyz(rgb)
+        predicted_rgb = self.mappers.xyz_to_rgb.map(xyz)
         if self.rgb_bank is None:
-            unreliable = torch.empty(0, dtype=torch.int64, device=rgb.device)
-            replacement = rgb[unreliable]
+            unreliable = torch.empty(0, dtype=torch.int64, device=valid.device)
+            replacement = predicted_rgb[unreliable]
         else:
             unreliable = ops.confidence_filter(predicted_rgb, self.rgb_bank, self.theta)
-            replacement = self._replacement(rgb[unreliable], xyz[unreliable], settings)
+            replacement = self._replacement(rgb.select(unreliable), xyz.select(unreliable), settings)
+        predicted_xyz = self.mappers.rgb_to_xyz.map(rgb)
         found = ops.replace_and_score(predicted_rgb, rgb, predicted_xyz, xyz, replacement, unreliable, valid)
         return found, unreliable
 
-    def distances(self, xyz: Tensor) -> Tensor:
-        """Cosine distance of every prediction from xyz [V, Dx] to the RGB bank, float [V]."""
+    def distances(self, xyz: Interpolated) -> Tensor:
+        """Cosine distance of the predictions from V pixels' 3D features to the RGB bank, float [V]."""
         assert self.rgb_bank is not None
-        return 1 - ops.topk_cosine(self.mappers.xyz_to_rgb(xyz), self.rgb_bank, 1)[0][:, 0]
+        return 1 - ops.topk_cosine(self.mappers.xyz_to_rgb.map(xyz), self.rgb_bank, 1)[0][:, 0]
 
-    def _replacement(self, rgb: Tensor, xyz: Tensor, settings: Settings) -> Tensor:
+    def _replacement(self, rgb: Interpolated, xyz: Interpolated, settings: Settings) -> Tensor:
         assert self.rgb_bank is not None
         if self.retriever is None:
-            return self.rgb_bank[ops.topk_cosine(rgb, self.rgb_bank, 1)[1][:, 0]]
+            return self.rgb_bank[ops.topk_interpolated(rgb, self.rgb_bank, 1)[:, 0]]
         assert self.pairs is not None
         if settings.replacement == "bank":
             return self.retriever.attend_bank(xyz, self.pairs)
-        replaced: Tensor = self.retriever(
-            xyz, self.pairs, find_candidates(xyz, self.pairs, settings.candidates)
-        )
-        return replaced
+        index = find_candidates(xyz, self.pairs, settings.candidates)
+        return self.retriever.attend(xyz, *self._memory, index)
+
+    @cached_property
+    def _memory(self) -> tuple[Tensor, Tensor]:
+        """Projected keys and composed values of the pair bank: no query has to compute them again."""
+        assert self.retriever is not None
+        assert self.pairs is not None
+        return self.retriever.project_keys(self.pairs), self.retriever.composed_values(self.pairs)

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, gelu
+from torch.nn.functional import cosine_similarity, gelu, linear
 
+from cfr_fast import ops
+from cfr_fast.ops import Interpolated
 from cfr_fast.progress import track
+
+CHUNK = 2048  # pixels whose hidden layers exist at a time: they stay in cache, and their memory is used again
 
 
 class GeGLUMapper(nn.Module):
@@ -28,9 +32,18 @@ class GeGLUMapper(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map [N, inputs] to [N, outputs]."""
-        gate, value = self.w12(features).chunk(2, dim=1)
+        return self.finish(linear(features, self.w12.weight))
+
+    def finish(self, projected: Tensor) -> Tensor:
+        """The rest of the way from W12 x [N, 2H] to the output [N, outputs]."""
+        gate, value = (projected + self.w12.bias).chunk(2, dim=1)
         mapped: Tensor = self.w3(gelu(gate) * value)
         return mapped
+
+    def map(self, features: Interpolated) -> Tensor:
+        """Map P pixels to [P, outputs] in one pass, the first layer taken on their tokens; no gradient."""
+        projected = features.project(self.w12.weight)
+        return ops.geglu_map(projected, self.w12.bias, self.w3.weight, self.w3.bias)
 
 
 class CyclicMappers(nn.Module):
@@ -41,24 +54,65 @@ class CyclicMappers(nn.Module):
         self.rgb_to_xyz = GeGLUMapper(rgb_dim, xyz_dim)
         self.xyz_to_rgb = GeGLUMapper(xyz_dim, rgb_dim)
 
-    def losses(self, rgb: Tensor, xyz: Tensor) -> Tensor:
-        """The four terms 1 − mean cosine: 2D→3D, 3D→2D, 2D→3D→2D, 3D→2D→3D.
+    def accumulate(self, rgb: Interpolated, xyz: Interpolated) -> Tensor:
+        """Add the loss's gradient to the parameters'; the loss is the sum of four terms 1 − mean cosine.
+
+        Pixels go through in chunks whose gradients add up; where tokens are fewer than pixels, the first
+        layers and their gradients are taken on tokens.
 
         Args:
-            rgb: float [N, Dr], features of valid pixels.
-            xyz: float [N, Dx], of the same pixels.
+            rgb: features of N valid pixels.
+            xyz: of the same pixels.
 
         Returns:
-            float [4].
+            The terms 2D→3D, 3D→2D, 2D→3D→2D, 3D→2D→3D, float [4], without a graph.
         """
-        predicted_xyz, predicted_rgb = self.rgb_to_xyz(rgb), self.xyz_to_rgb(xyz)
-        pairs = (
-            (predicted_xyz, xyz),
-            (predicted_rgb, rgb),
-            (self.xyz_to_rgb(predicted_xyz), rgb),
-            (self.rgb_to_xyz(predicted_rgb), xyz),
-        )
-        return torch.stack([1 - cosine_similarity(a, b, dim=1, eps=1e-6).mean() for a, b in pairs])
+        first = _FirstLayer(self.rgb_to_xyz, rgb), _FirstLayer(self.xyz_to_rgb, xyz)
+        total = torch.zeros(4, dtype=rgb.tokens.dtype, device=rgb.tokens.device)
+        for start in range(0, rgb.pixels, CHUNK):
+            pixel = torch.arange(start, min(start + CHUNK, rgb.pixels), device=rgb.offset.device)
+            (observed_rgb, rgb_projected), (observed_xyz, xyz_projected) = (
+                layer.chunk(pixel) for layer in first
+            )
+            predicted_xyz = self.rgb_to_xyz.finish(rgb_projected)
+            predicted_rgb = self.xyz_to_rgb.finish(xyz_projected)
+            pairs = (
+                (predicted_xyz, observed_xyz),
+                (predicted_rgb, observed_rgb),
+                (self.xyz_to_rgb(predicted_xyz), observed_rgb),
+                (self.rgb_to_xyz(predicted_rgb), observed_xyz),
+            )
+            sums = torch.stack([(1 - cosine_similarity(a, b, dim=1, eps=1e-6)).sum() for a, b in pairs])
+            losses = sums / rgb.pixels
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            total += losses.detach()
+        for layer in first:
+            layer.backward()
+        return total
+
+
+class _FirstLayer:
+    """W12 x for chunks of pixels, on tokens where those are fewer, and its gradient."""
+
+    def __init__(self, mapper: GeGLUMapper, features: Interpolated) -> None:
+        self.features, self.weight = features, mapper.w12.weight
+        self.on_tokens = features.tokens.shape[0] < features.pixels
+        if self.on_tokens:
+            self.projected = features.tokens @ self.weight.T
+            self.leaf = self.projected.detach().requires_grad_()
+
+    def chunk(self, pixel: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the listed pixels, and W12 times them."""
+        chosen = self.features.select(pixel)
+        dense = chosen.dense()
+        if self.on_tokens:
+            return dense, chosen._replace(tokens=self.leaf).dense()
+        return dense, linear(dense, self.weight)
+
+    def backward(self) -> None:
+        """Carry the gradient that chunks left on the tokens to the weight."""
+        if self.on_tokens:
+            self.projected.backward(self.leaf.grad)  # type: ignore[no-untyped-call]
 
 
 def seeded(build: type[nn.Module], *arguments: int, seed: int) -> nn.Module:
@@ -69,28 +123,37 @@ def seeded(build: type[nn.Module], *arguments: int, seed: int) -> nn.Module:
 
 
 def train_mappers(
-    shots: Sequence[tuple[Tensor, Tensor]], *, epochs: int, learning_rate: float, seed: int
+    shots: Sequence[tuple[Interpolated, Interpolated]],
+    *,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    most_pixels: int | None = None,
 ) -> CyclicMappers:
     """Train the pair with Adam, one shot a step, in an order drawn anew every epoch.
 
     Args:
-        shots: per normal sample the features of its valid pixels, (rgb [N, Dr], xyz [N, Dx]).
+        shots: per normal sample the features of its valid pixels, (rgb, xyz).
         epochs: passes over the shots.
         learning_rate: of Adam, otherwise at its defaults.
         seed: of the initialisation and the order.
+        most_pixels: pixels of a shot in one step, drawn anew every time; None takes all.
 
     Returns:
         The pair in eval mode, without gradients, on the device of the features.
     """
-    rgb_dim, xyz_dim = shots[0][0].shape[1], shots[0][1].shape[1]
-    pair = seeded(CyclicMappers, rgb_dim, xyz_dim, seed=seed)
+    pair = seeded(CyclicMappers, shots[0][0].dim, shots[0][1].dim, seed=seed)
     assert isinstance(pair, CyclicMappers)
-    pair.to(shots[0][0].device)
+    pair.to(shots[0][0].tokens.device)
     optimizer = torch.optim.Adam(pair.parameters(), lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     for _ in track(range(epochs), "Training mappers"):
         for shot in torch.randperm(len(shots), generator=generator).tolist():
+            rgb, xyz = shots[shot]
+            if most_pixels is not None and most_pixels < rgb.pixels:
+                drawn = torch.randperm(rgb.pixels, generator=generator)[:most_pixels].to(rgb.offset.device)
+                rgb, xyz = rgb.select(drawn), xyz.select(drawn)
             optimizer.zero_grad()
-            pair.losses(*shots[shot]).sum().backward()  # type: ignore[no-untyped-call]
+            pair.accumulate(rgb, xyz)
             optimizer.step()
     return pair.eval().requires_grad_(False)

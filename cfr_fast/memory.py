@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from cfr_fast import ops
 from cfr_fast.errors import InputError
+from cfr_fast.ops import Interpolated
 
 PROJECTED = 128  # width in which coreset distances are taken
 STARTS = 10  # random rows whose mean distance starts the anchors
@@ -28,7 +29,7 @@ class KeyValueBank:
     values: Tensor
 
 
-def greedy_coreset(features: Tensor, ratio: float, seed: int) -> Tensor:
+def greedy_coreset(features: Interpolated, ratio: float, seed: int) -> Tensor:
     """Approximate greedy k-center selection of PatchCore (Roth et al. 2022).
 
     Rows wider than 128 are first projected to 128 dimensions by a random bias-free linear layer with
@@ -36,7 +37,7 @@ def greedy_coreset(features: Tensor, ratio: float, seed: int) -> Tensor:
     random rows; then the farthest row is picked again and again.
 
     Args:
-        features: float [N, D].
+        features: N rows.
         ratio: share of rows to keep, in (0, 1]; at least one row is kept.
         seed: of the projection and the starting rows.
 
@@ -46,7 +47,7 @@ def greedy_coreset(features: Tensor, ratio: float, seed: int) -> Tensor:
     Raises:
         InputError: no rows, or a ratio outside (0, 1].
     """
-    rows, dim = features.shape
+    rows, dim = features.pixels, features.dim
     if rows == 0:
         raise InputError("features", "at least one row", "none")
     if not 0 < ratio <= 1:
@@ -55,9 +56,9 @@ def greedy_coreset(features: Tensor, ratio: float, seed: int) -> Tensor:
     if dim > PROJECTED:
         bound = dim**-0.5  # nn.Linear: uniform in ±1/√fan_in
         weight = torch.empty(PROJECTED, dim).uniform_(-bound, bound, generator=generator)
-        features = linear(features, weight.to(features))
-    starts = torch.randperm(rows, generator=generator)[:STARTS].to(features.device)
-    return coreset_from(features, starts, max(1, int(ratio * rows)))
+        features = features.project(weight.to(features.tokens))
+    starts = torch.randperm(rows, generator=generator)[:STARTS].to(features.offset.device)
+    return coreset_from(features.dense(), starts, max(1, int(ratio * rows)))
 
 
 def coreset_from(features: Tensor, starts: Tensor, count: int) -> Tensor:
@@ -68,20 +69,41 @@ def coreset_from(features: Tensor, starts: Tensor, count: int) -> Tensor:
     return ops.farthest_point_sample(features, count, anchor / starts.numel())
 
 
-def build_banks(rgb: Tensor, xyz: Tensor, ratio: float, seed: int) -> tuple[KeyValueBank, Tensor]:
+def build_banks(
+    rgb: Sequence[Interpolated], xyz: Sequence[Interpolated], ratio: float, seed: int
+) -> tuple[KeyValueBank, Tensor]:
     """The key-value bank, selected on its 3D keys, and the RGB bank, selected on itself.
 
     Args:
-        rgb: float [N, Dr], features of the pixels of all shots.
-        xyz: float [N, Dx], of the same pixels.
+        rgb: per shot the features of its pixels.
+        xyz: of the same pixels.
         ratio: share of rows that each bank keeps.
         seed: of both selections.
 
     Returns:
         The pair bank, and the RGB bank, float [M, Dr].
     """
-    pairs = greedy_coreset(xyz, ratio, seed)
-    return KeyValueBank(xyz[pairs], rgb[pairs]), rgb[greedy_coreset(rgb, ratio, seed + 1)]
+    colors, shapes = _joined(rgb), _joined(xyz)
+    pairs = greedy_coreset(shapes, ratio, seed)
+    alone = greedy_coreset(colors, ratio, seed + 1)
+    bank = KeyValueBank(shapes.select(pairs).dense(), colors.select(pairs).dense())
+    return bank, colors.select(alone).dense()
+
+
+def _joined(parts: Sequence[Interpolated]) -> Interpolated:
+    """All rows one after the other, over all tokens."""
+    tokens = entries = 0
+    offsets, sources = [parts[0].offset[:1]], []
+    for part in parts:
+        offsets.append(part.offset[1:] + entries)
+        sources.append(part.source + tokens)
+        tokens, entries = tokens + part.tokens.shape[0], entries + part.source.shape[0]
+    return Interpolated(
+        torch.cat([part.tokens for part in parts]),
+        torch.cat(offsets),
+        torch.cat(sources),
+        torch.cat([part.weight for part in parts]),
+    )
 
 
 def draw_rows(bank: KeyValueBank, most: int, seed: int) -> KeyValueBank:

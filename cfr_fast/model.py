@@ -23,10 +23,11 @@ from cfr_fast.calibrate import (
 )
 from cfr_fast.data import Frame, Sample, SampleSource, find_samples, frame_of, prepare
 from cfr_fast.errors import InputError, NotFittedError
-from cfr_fast.extractors import Extractor, FeatureField, create_extractor
+from cfr_fast.extractors import Extractor, create_extractor
 from cfr_fast.learned import Learned
 from cfr_fast.mappers import train_mappers
 from cfr_fast.memory import build_banks, draw_rows
+from cfr_fast.ops import Interpolated
 from cfr_fast.progress import display, track
 from cfr_fast.result import Result
 from cfr_fast.retriever import train_retriever
@@ -43,25 +44,21 @@ class Features:
     Args:
         frame: the square view, cleaned, and cut to the object where the settings say so.
         whole: the square view of the whole sample, cleaned.
-        rgb: field of the V valid pixels.
-        xyz: field of the same pixels.
+        rgb: features of the V valid pixels.
+        xyz: of the same pixels.
         valid: bool [size, size] with V True pixels.
     """
 
     frame: Frame
     whole: Frame
-    rgb: FeatureField
-    xyz: FeatureField
+    rgb: Interpolated
+    xyz: Interpolated
     valid: Tensor
 
     @property
     def count(self) -> int:
         """V."""
         return self.rgb.pixels
-
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """The features themselves: RGB [V, Dr] and 3D [V, Dx]."""
-        return self.rgb.dense(), self.xyz.dense()
 
 
 class CFR:
@@ -203,7 +200,8 @@ class CFR:
         rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
         valid = rgb.valid & xyz.valid
         pixel = torch.arange(rgb.pixels, device=valid.device) if background else valid.nonzero()[:, 0]
-        return Features(frame, whole, rgb.select(pixel), xyz.select(pixel), valid.reshape(rgb.shape))
+        colors, shapes = (field.interpolated.select(pixel).compact() for field in (rgb, xyz))
+        return Features(frame, whole, colors, shapes, valid.reshape(rgb.shape))
 
     def _views(self, shots: Sequence[Sample], views: int, purpose: int, title: str) -> Iterator[Features]:
         made = normal_views(shots, views, self.settings.seed, purpose)
@@ -215,17 +213,24 @@ class CFR:
     ) -> Learned:
         """Train the mappers, then everything that replacement needs; banks hold the shots alone."""
         wanted = self.settings
-        rows = [found.rows() for found in (*features, *views)]
+        rows = [(found.rgb, found.xyz) for found in (*features, *views)]
         learned = Learned(
-            train_mappers(rows, epochs=wanted.mapper_epochs, learning_rate=wanted.mapper_lr, seed=wanted.seed)
+            train_mappers(
+                rows,
+                epochs=wanted.mapper_epochs,
+                learning_rate=wanted.mapper_lr,
+                most_pixels=wanted.mapper_pixels,
+                seed=wanted.seed,
+            )
         )
         if wanted.replacement == "none":
             return learned
         kept = features
         if wanted.bank_background:
             kept = [self._features(shot, background=True) for shot in shots]
-        rgb, xyz = (torch.cat(side) for side in zip(*(found.rows() for found in kept), strict=True))
-        pairs, learned.rgb_bank = build_banks(rgb, xyz, wanted.coreset, wanted.seed)
+        pairs, learned.rgb_bank = build_banks(
+            [found.rgb for found in kept], [found.xyz for found in kept], wanted.coreset, wanted.seed
+        )
         learned.pairs = draw_rows(pairs, wanted.bank_rows, wanted.seed)
         if wanted.replacement in ("attention", "bank"):
             learned.retriever = train_retriever(
@@ -248,7 +253,7 @@ class CFR:
         if wanted.theta is not None:
             learned.theta = wanted.theta
         elif learned.rgb_bank is not None:
-            distances = [learned.distances(view.xyz.dense()) for view in views]
+            distances = [learned.distances(view.xyz) for view in views]
             learned.theta = quantile_theta(distances, wanted.reliable_share)
         maps = [score_map(self._map(view, learned)[0])[view.valid].cpu().numpy() for view in views]
         if wanted.threshold is not None:
@@ -258,7 +263,7 @@ class CFR:
         learned.pixel_threshold = pixel_threshold(maps, learned.threshold)
 
     def _map(self, features: Features, learned: Learned) -> tuple[Tensor, Tensor]:
-        return learned.discrepancy(*features.rows(), features.valid, self.settings)
+        return learned.discrepancy(features.rgb, features.xyz, features.valid, self.settings)
 
     def _judge(self, sample: Sample, learned: Learned) -> Result:
         with torch.no_grad():

@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from cfr_fast import ops
 from cfr_fast.mappers import seeded
 from cfr_fast.memory import KeyValueBank
+from cfr_fast.ops import Interpolated
 from cfr_fast.progress import track
 
 
@@ -33,30 +34,43 @@ class AttentionRetriever(nn.Module):
         self.scale = width**-0.5
         self.normalize_qk = normalize_qk
 
-    def forward(self, query: Tensor, bank: KeyValueBank, index: Tensor) -> Tensor:
-        """Attend over the rows `index` (int64 [U, k]) of the bank: query [U, Dx] → [U, Dr]."""
-        queries, keys, values = self._project(query, bank)
-        composed: Tensor = self.out_proj(ops.topk_attention(queries, keys, values, index, self.scale))
+    def forward(self, query: Interpolated, bank: KeyValueBank, index: Tensor) -> Tensor:
+        """Attend over the rows `index` (int64 [U, k]) of the bank: U queries [·, Dx] → [U, Dr]."""
+        queries, keys = self._unit(query.project(self.q_proj.weight).dense()), self.project_keys(bank)
+        composed: Tensor = self.out_proj(
+            ops.topk_attention(queries, keys, self.v_proj(bank.values), index, self.scale)
+        )
         return composed
 
-    def attend_bank(self, query: Tensor, bank: KeyValueBank, top: int | None = None) -> Tensor:
-        """Attend over the whole bank, or over the `top` rows of highest score: query [N, Dx] → [N, Dr]."""
-        queries, keys, values = self._project(query, bank)
-        if top is None:
-            composed: Tensor = self.out_proj(ops.bank_attention(queries, keys, values, self.scale))
-            return composed
-        index = (queries @ keys.T).topk(top, dim=1).indices
-        return self.forward(query, bank, index)
+    def attend_bank(self, query: Interpolated, bank: KeyValueBank, top: int | None = None) -> Tensor:
+        """Attend over the whole bank, or over the `top` rows of highest score: N queries → [N, Dr]."""
+        queries, keys = self._unit(query.project(self.q_proj.weight).dense()), self.project_keys(bank)
+        if top is not None:
+            return self.forward(query, bank, (queries @ keys.T).topk(top, dim=1).indices)
+        composed: Tensor = self.out_proj(
+            ops.bank_attention(queries, keys, self.v_proj(bank.values), self.scale)
+        )
+        return composed
 
-    def _project(self, query: Tensor, bank: KeyValueBank) -> tuple[Tensor, Tensor, Tensor]:
-        queries, keys, values = self.q_proj(query), self.k_proj(bank.keys), self.v_proj(bank.values)
-        if self.normalize_qk:
-            queries, keys = normalize(queries, dim=1), normalize(keys, dim=1)
-        return queries, keys, values
+    def project_keys(self, bank: KeyValueBank) -> Tensor:
+        """Wk key of every row, normalised where queries are: float [M, d]."""
+        return self._unit(self.k_proj(bank.keys))
+
+    def composed_values(self, bank: KeyValueBank) -> Tensor:
+        """Wo Wv value of every row: what `forward` averages, since the output projection is linear."""
+        return bank.values @ (self.out_proj.weight @ self.v_proj.weight).T
+
+    def attend(self, query: Interpolated, keys: Tensor, values: Tensor, index: Tensor) -> Tensor:
+        """As forward, from projected keys [M, d] and composed values [M, Dr] that serve every query."""
+        queries = self._unit(query.project(self.q_proj.weight).dense())
+        return ops.topk_attention(queries, keys, values, index, self.scale)
+
+    def _unit(self, rows: Tensor) -> Tensor:
+        return normalize(rows, dim=1) if self.normalize_qk else rows
 
 
 def train_retriever(
-    shots: Sequence[tuple[Tensor, Tensor]],
+    shots: Sequence[tuple[Interpolated, Interpolated]],
     bank: KeyValueBank,
     *,
     candidates: int | None,
@@ -73,7 +87,7 @@ def train_retriever(
     only and are found once.
 
     Args:
-        shots: per normal sample the features of its valid pixels, (rgb [N, Dr], xyz [N, Dx]).
+        shots: per normal sample the features of its valid pixels, (rgb, xyz).
         bank: the rows to attend over.
         candidates: rows of highest cosine between raw 3D query and raw keys to attend over; None attends over
             the whole bank.
@@ -97,19 +111,18 @@ def train_retriever(
     for _ in track(range(epochs), "Training retriever"):
         for shot in torch.randperm(len(shots), generator=generator).tolist():
             rgb, xyz = shots[shot]
-            drawn = torch.randperm(rgb.shape[0], generator=generator)[:most_queries].to(rgb.device)
-            index = indices[shot]
-            query = xyz[drawn]
+            drawn = torch.randperm(rgb.pixels, generator=generator)[:most_queries].to(rgb.offset.device)
+            index, query = indices[shot], xyz.select(drawn)
             output = (
                 retriever.attend_bank(query, bank) if index is None else retriever(query, bank, index[drawn])
             )
             optimizer.zero_grad()
-            loss = 1 - cosine_similarity(output, rgb[drawn], dim=1, eps=1e-6).mean()
+            loss = 1 - cosine_similarity(output, rgb.select(drawn).dense(), dim=1, eps=1e-6).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return retriever.eval().requires_grad_(False)
 
 
-def find_candidates(query: Tensor, bank: KeyValueBank, count: int) -> Tensor:
-    """The bank rows of highest cosine between raw 3D query [N, Dx] and raw keys, int64 [N, count]."""
-    return ops.topk_cosine(query, bank.keys, min(count, bank.keys.shape[0]))[1]
+def find_candidates(query: Interpolated, bank: KeyValueBank, count: int) -> Tensor:
+    """The bank rows of highest cosine between raw 3D query (N rows) and raw keys, int64 [N, count]."""
+    return ops.topk_interpolated(query, bank.keys, min(count, bank.keys.shape[0]))

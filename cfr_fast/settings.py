@@ -28,6 +28,8 @@ class Settings:
             paper: none).
         mapper_epochs: passes over shots and views for the mappers (the paper: 100).
         mapper_lr: learning rate of their Adam.
+        mapper_pixels: most pixels of a shot in one of their steps, drawn anew every time; None takes all
+            (as the paper does).
         coreset: share of rows that the memory banks keep.
         bank_background: whether pixels without 3D features enter the banks (the paper's scripts keep them).
         replacement: what replaces unreliable predictions: ``attention`` over retrieved rows, attention over
@@ -59,6 +61,7 @@ class Settings:
     shot_views: int = 4
     mapper_epochs: int = 40
     mapper_lr: float = 1e-3
+    mapper_pixels: int | None = None
     coreset: float = 0.1
     bank_background: bool = False
     replacement: str = "attention"
@@ -82,6 +85,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise InputError(name, f"a whole number ≥ {low}", repr(value))
+        pixels = self.mapper_pixels
+        if pixels is not None and (isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 1):
+            raise InputError("mapper_pixels", "a whole number ≥ 1, or None", repr(pixels))
         for name in ("mapper_lr", "attention_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(name, "a number > 0", repr(getattr(self, name)))

@@ -54,6 +54,45 @@ inline Rows rows_of(const Tensor& matrix) {
   return {matrix.const_data_ptr<float>(), matrix.size(0), matrix.size(1), matrix.stride(0)};
 }
 
+inline void check_vector(const char* op, const char* argument, const Tensor& tensor, ScalarType dtype,
+                         int64_t size) {
+  const bool fits = tensor.scalar_type() == dtype && tensor.dim() == 1 && tensor.size(0) == size;
+  CFR_CHECK(fits, op, argument, (dtype == ScalarType::Long ? "int64 [" : "float32 [") + std::to_string(size) + "]",
+            shape_of(tensor));
+}
+
+// The entries of an interpolation, checked whole: a kernel reads wherever they point.
+struct InterpolationTensors {
+  Tensor offset, source, weight;
+
+  InterpolationTensors(const char* op, const Tensor& tokens, const Tensor& offsets, const Tensor& sources,
+                       const Tensor& weights)
+      : offset(torch::stable::contiguous(offsets)),
+        source(torch::stable::contiguous(sources)),
+        weight(torch::stable::contiguous(weights)) {
+    for (const Tensor* item : {&offset, &source, &weight}) check_same_device(op, "interpolation", *item, tokens);
+    CFR_CHECK(offset.dim() == 1 && offset.size(0) > 0, op, "offset", "a vector with one more than pixels",
+              shape_of(offset));
+    check_vector(op, "offset", offset, ScalarType::Long, offset.size(0));
+    check_vector(op, "source", source, ScalarType::Long, source.numel());
+    check_vector(op, "weight", weight, ScalarType::Float, source.numel());
+    const int64_t* starts = offset.const_data_ptr<int64_t>();
+    const int64_t* rows = source.const_data_ptr<int64_t>();
+    int64_t before = 0;
+    for (int64_t pixel = 0; pixel < offset.size(0); before = starts[pixel++])
+      CFR_CHECK(starts[pixel] >= before && (pixel || starts[0] == 0), op, "offset", "ascending numbers from 0",
+                starts[pixel]);
+    CFR_CHECK(before == source.numel(), op, "offset", "the number of entries as its last", before);
+    for (int64_t entry = 0; entry < source.numel(); ++entry)
+      CFR_CHECK(rows[entry] >= 0 && rows[entry] < tokens.size(0), op, "source", "rows of tokens", rows[entry]);
+  }
+
+  Interpolation view() const {
+    return {offset.const_data_ptr<int64_t>(), source.const_data_ptr<int64_t>(), weight.const_data_ptr<float>(),
+            offset.size(0) - 1};
+  }
+};
+
 inline Tensor empty_like_device(const Tensor& like, int64_t rows, int64_t cols, ScalarType dtype) {
   return torch::stable::empty({rows, cols}, dtype, std::nullopt, like.device());
 }

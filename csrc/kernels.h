@@ -13,6 +13,14 @@ struct Rows {
   int64_t stride;
 };
 
+// Pixel p is Σ_j weight[j] · token[source[j]] for j from offset[p] to offset[p + 1] − 1.
+struct Interpolation {
+  const int64_t* offset;
+  const int64_t* source;
+  const float* weight;
+  int64_t pixels;
+};
+
 constexpr int64_t kMaxTopk = 32;  // one warp holds a row's list; beyond it sorting is the better tool
 
 namespace cpu {
@@ -27,13 +35,26 @@ void confidence_filter(const Rows& query, const Rows& bank, double threshold, co
 // 5×5 mean. Row r of the matrices belongs to the r-th valid pixel; `replaced` names the rows of rgb_predicted whose
 // place the rows of `replacement` take, the last one where they repeat.
 struct Modality {
-  Rows predicted, observed;
+  Rows predicted, observed_tokens;
+  Interpolation observed;
 };
 void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
                        const bool* valid, int64_t height, int64_t width, float* map);
 
 // index [count]; `initial` [points.rows] or null. count <= points.rows.
 void farthest_point_sample(const Rows& points, const float* initial, int64_t count, int64_t* index);
+
+// out [pixels, tokens.cols].
+void interpolate_tokens(const Rows& tokens, const Interpolation& entries, float* out);
+
+// out [pixels, weight.rows] = W3 (gelu(g + b_g) ⊙ (v + b_v)) + b3 with [g, v] interpolated from projected [T, 2H] and
+// weight [D, H].
+void geglu_map(const Rows& projected, const Interpolation& entries, const float* bias, const Rows& weight,
+               const float* out_bias, float* out);
+
+// index [pixels, k]: the keys of highest cosine with each pixel's interpolated tokens, descending. 1 <= k <= keys.rows.
+void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Rows& keys, int64_t k,
+                       int64_t* index);
 
 // index [points.rows, 3] and weight of the same shape; three columns each, centers.rows >= 3.
 void three_nn(const Rows& points, const Rows& centers, int64_t* index, float* weight);

@@ -137,31 +137,84 @@ Tensor confidence_filter(const Tensor& query, const Tensor& bank, double thresho
   return result;
 }
 
-Tensor replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_observed, const Tensor& xyz_predicted,
-                         const Tensor& xyz_observed, const Tensor& replacement, const Tensor& replaced,
+Tensor interpolate_tokens(const Tensor& tokens, const Tensor& offset, const Tensor& source,
+                          const Tensor& weight) {
+  const char* op = "interpolate_tokens";
+  check_float_matrix(op, "tokens", tokens);
+  const InterpolationTensors entries(op, tokens, offset, source, weight);
+  const Tensor t = with_contiguous_rows(tokens);
+  const Tensor out = empty_like_device(tokens, entries.view().pixels, tokens.size(1), ScalarType::Float);
+  cpu::interpolate_tokens(rows_of(t), entries.view(), out.mutable_data_ptr<float>());
+  return out;
+}
+
+Tensor geglu_map(const Tensor& projected, const Tensor& offset, const Tensor& source, const Tensor& weight,
+                 const Tensor& bias, const Tensor& out_weight, const Tensor& out_bias) {
+  const char* op = "geglu_map";
+  check_float_matrix(op, "projected", projected);
+  check_float_matrix(op, "out_weight", out_weight);
+  CFR_CHECK(projected.size(1) == 2 * out_weight.size(1), op, "projected", "twice the columns of out_weight",
+            shape_of(projected));
+  check_vector(op, "bias", bias, ScalarType::Float, projected.size(1));
+  check_vector(op, "out_bias", out_bias, ScalarType::Float, out_weight.size(0));
+  for (const Tensor* item : {&bias, &out_weight, &out_bias}) check_same_device(op, "weights", *item, projected);
+  const InterpolationTensors entries(op, projected, offset, source, weight);
+  const Tensor p = with_contiguous_rows(projected), w = with_contiguous_rows(out_weight);
+  const Tensor b = torch::stable::contiguous(bias), c = torch::stable::contiguous(out_bias);
+  const Tensor out =
+      empty_like_device(projected, entries.view().pixels, out_weight.size(0), ScalarType::Float);
+  cpu::geglu_map(rows_of(p), entries.view(), b.const_data_ptr<float>(), rows_of(w), c.const_data_ptr<float>(),
+                 out.mutable_data_ptr<float>());
+  return out;
+}
+
+Tensor topk_interpolated(const Tensor& tokens, const Tensor& offset, const Tensor& source, const Tensor& weight,
+                         const Tensor& keys, int64_t k) {
+  const char* op = "topk_interpolated";
+  check_float_matrix(op, "tokens", tokens);
+  check_float_matrix(op, "keys", keys);
+  check_same_device(op, "keys", keys, tokens);
+  CFR_CHECK(keys.size(1) == tokens.size(1), op, "keys", "as many columns as tokens", shape_of(keys));
+  CFR_CHECK(k >= 0 && k <= keys.size(0), op, "k", "0 to the number of keys", k);
+  CFR_CHECK(k <= kMaxTopk, op, "k", "at most 32", k);
+  const InterpolationTensors entries(op, tokens, offset, source, weight);
+  const Tensor found = empty_like_device(tokens, entries.view().pixels, k, ScalarType::Long);
+  if (found.numel() > 0) {
+    const Tensor t = with_contiguous_rows(tokens), b = with_contiguous_rows(keys);
+    cpu::topk_interpolated(rows_of(t), entries.view(), rows_of(b), k, found.mutable_data_ptr<int64_t>());
+  }
+  return found;
+}
+
+Tensor replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_tokens, const Tensor& rgb_offset,
+                         const Tensor& rgb_source, const Tensor& rgb_weight, const Tensor& xyz_predicted,
+                         const Tensor& xyz_tokens, const Tensor& xyz_offset, const Tensor& xyz_source,
+                         const Tensor& xyz_weight, const Tensor& replacement, const Tensor& replaced,
                          const Tensor& valid) {
   const char* op = "replace_and_score";
-  const auto check = [&](const char* name, const Tensor& tensor, int64_t rows, int64_t cols) {
+  const auto check = [&](const char* name, const Tensor& tensor, int64_t cols) {
     check_float_matrix(op, name, tensor);
     check_same_device(op, name, tensor, rgb_predicted);
-    CFR_CHECK(tensor.size(0) == rows && tensor.size(1) == cols, op, name, "the size of its counterpart",
-              shape_of(tensor));
+    CFR_CHECK(tensor.size(1) == cols, op, name, "as many columns as its counterpart", shape_of(tensor));
   };
   check_float_matrix(op, "rgb_predicted", rgb_predicted);
   check_float_matrix(op, "xyz_predicted", xyz_predicted);
-  check_float_matrix(op, "replacement", replacement);
   const int64_t rows = rgb_predicted.size(0);
-  check("rgb_observed", rgb_observed, rows, rgb_predicted.size(1));
-  check("xyz_predicted", xyz_predicted, rows, xyz_predicted.size(1));
-  check("xyz_observed", xyz_observed, rows, xyz_predicted.size(1));
-  check("replacement", replacement, replacement.size(0), rgb_predicted.size(1));
+  check("rgb_tokens", rgb_tokens, rgb_predicted.size(1));
+  check("xyz_predicted", xyz_predicted, xyz_predicted.size(1));
+  check("xyz_tokens", xyz_tokens, xyz_predicted.size(1));
+  check("replacement", replacement, rgb_predicted.size(1));
+  CFR_CHECK(xyz_predicted.size(0) == rows, op, "xyz_predicted", "as many rows as rgb_predicted",
+            shape_of(xyz_predicted));
+  const InterpolationTensors rgb(op, rgb_tokens, rgb_offset, rgb_source, rgb_weight);
+  const InterpolationTensors xyz(op, xyz_tokens, xyz_offset, xyz_source, xyz_weight);
+  CFR_CHECK(rgb.view().pixels == rows, op, "rgb_offset", "one pixel a row of rgb_predicted", rgb.view().pixels);
+  CFR_CHECK(xyz.view().pixels == rows, op, "xyz_offset", "one pixel a row of xyz_predicted", xyz.view().pixels);
   check_mask(op, "valid", valid);
   check_same_device(op, "valid", valid, rgb_predicted);
   CFR_CHECK(valid.dim() == 2, op, "valid", "a matrix", shape_of(valid));
-  CFR_CHECK(replaced.scalar_type() == ScalarType::Long, op, "replaced", "int64", "another dtype");
+  check_vector(op, "replaced", replaced, ScalarType::Long, replacement.size(0));
   check_same_device(op, "replaced", replaced, rgb_predicted);
-  const bool paired = replaced.dim() == 1 && replaced.size(0) == replacement.size(0);
-  CFR_CHECK(paired, op, "replaced", "one row number for every row of replacement", shape_of(replaced));
 
   const Tensor mask = torch::stable::contiguous(valid), list = torch::stable::contiguous(replaced);
   const bool* flags = mask.const_data_ptr<bool>();
@@ -172,11 +225,11 @@ Tensor replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_observed
     CFR_CHECK(numbers[i] >= 0 && numbers[i] < rows, op, "replaced", "rows of rgb_predicted", numbers[i]);
 
   const Tensor map = empty_like_device(rgb_predicted, valid.size(0), valid.size(1), ScalarType::Float);
-  const Tensor a = with_contiguous_rows(rgb_predicted), b = with_contiguous_rows(rgb_observed);
-  const Tensor c = with_contiguous_rows(xyz_predicted), d = with_contiguous_rows(xyz_observed);
+  const Tensor a = with_contiguous_rows(rgb_predicted), b = with_contiguous_rows(rgb_tokens);
+  const Tensor c = with_contiguous_rows(xyz_predicted), d = with_contiguous_rows(xyz_tokens);
   const Tensor e = with_contiguous_rows(replacement);
-  cpu::replace_and_score({rows_of(a), rows_of(b)}, {rows_of(c), rows_of(d)}, rows_of(e), numbers, flags,
-                         valid.size(0), valid.size(1), map.mutable_data_ptr<float>());
+  cpu::replace_and_score({rows_of(a), rows_of(b), rgb.view()}, {rows_of(c), rows_of(d), xyz.view()}, rows_of(e),
+                         numbers, flags, valid.size(0), valid.size(1), map.mutable_data_ptr<float>());
   return map;
 }
 
@@ -187,8 +240,15 @@ STABLE_TORCH_LIBRARY(cfr_fast, m) {
   m.def("topk_cosine(Tensor query, Tensor keys, int k) -> (Tensor, Tensor)");
   m.def("confidence_filter(Tensor query, Tensor bank, float threshold, Tensor? valid=None) -> Tensor");
   m.def(
-      "replace_and_score(Tensor rgb_predicted, Tensor rgb_observed, Tensor xyz_predicted, Tensor xyz_observed, "
+      "replace_and_score(Tensor rgb_predicted, Tensor rgb_tokens, Tensor rgb_offset, Tensor rgb_source, Tensor "
+      "rgb_weight, Tensor xyz_predicted, Tensor xyz_tokens, Tensor xyz_offset, Tensor xyz_source, Tensor xyz_weight, "
       "Tensor replacement, Tensor replaced, Tensor valid) -> Tensor");
+  m.def("interpolate_tokens(Tensor tokens, Tensor offset, Tensor source, Tensor weight) -> Tensor");
+  m.def(
+      "geglu_map(Tensor projected, Tensor offset, Tensor source, Tensor weight, Tensor bias, Tensor out_weight, "
+      "Tensor out_bias) -> Tensor");
+  m.def(
+      "topk_interpolated(Tensor tokens, Tensor offset, Tensor source, Tensor weight, Tensor keys, int k) -> Tensor");
   m.def("farthest_point_sample(Tensor points, int count, Tensor? initial_distance=None) -> Tensor");
   m.def("three_nn(Tensor points, Tensor centers) -> (Tensor, Tensor)");
   m.def("knn(Tensor points, Tensor centers, int k) -> Tensor");
@@ -201,6 +261,9 @@ STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CPU, m) {
   m.impl("topk_cosine", TORCH_BOX(&cfr::topk_cosine));
   m.impl("confidence_filter", TORCH_BOX(&cfr::confidence_filter));
   m.impl("replace_and_score", TORCH_BOX(&cfr::replace_and_score));
+  m.impl("interpolate_tokens", TORCH_BOX(&cfr::interpolate_tokens));
+  m.impl("geglu_map", TORCH_BOX(&cfr::geglu_map));
+  m.impl("topk_interpolated", TORCH_BOX(&cfr::topk_interpolated));
   m.impl("farthest_point_sample", TORCH_BOX(&cfr::farthest_point_sample));
   m.impl("three_nn", TORCH_BOX(&cfr::three_nn));
   m.impl("knn", TORCH_BOX(&cfr::knn));

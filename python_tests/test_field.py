@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
 from cfr_fast.errors import InputError
 from cfr_fast.extractors import FeatureField
+from cfr_fast.extractors.groups import group_field
 
 
 def grid_field(h0: int = 5, w0: int = 7, size: tuple[int, int] = (12, 16), dim: int = 3) -> FeatureField:
@@ -26,25 +27,43 @@ def test_grid_field_is_torchs_bilinear_interpolation(h0: int, w0: int, h: int, w
     )
 
 
-def test_rows_and_select_are_slices_of_dense() -> None:
+def test_selected_rows_are_slices_of_dense() -> None:
     field = grid_field()
     pixel = torch.tensor([191, 0, 17, 17])
-    chosen = field.select(pixel)
-    assert chosen.shape == (1, 4)
-    assert torch.equal(field.rows(pixel), field.dense()[pixel])
+    chosen = field.interpolated.select(pixel)
+    assert torch.equal(chosen.dense(), field.dense()[pixel])
     assert torch.equal(chosen.select(torch.tensor([2])).dense(), field.dense()[17:18])
-    assert field.rows(torch.empty(0, dtype=torch.int64)).shape == (0, 3)
+    assert field.interpolated.select(torch.empty(0, dtype=torch.int64)).dense().shape == (0, 3)
 
 
-def test_apply_keeps_the_dtype_of_its_values() -> None:
-    field = grid_field()
-    values = torch.randn(35, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    carried = field.apply(values)
-    assert carried.dtype == torch.float64
-    matrix = torch.zeros(field.pixels, 35, dtype=torch.float64)
-    row = torch.repeat_interleave(torch.arange(field.pixels), field.offset.diff())
-    matrix.index_put_((row, field.index), field.weight.double(), accumulate=True)
-    torch.testing.assert_close(carried, matrix @ values)
+@pytest.mark.parametrize("count", [0, 2, 40, 192])
+def test_compact_drops_unused_tokens_and_nothing_else(count: int) -> None:
+    chosen = grid_field().interpolated.select(torch.arange(count))
+    small = chosen.compact()
+    assert small.tokens.shape[0] <= min(35, count)
+    torch.testing.assert_close(small.dense(), chosen.dense(), rtol=0, atol=1e-7)
+
+
+def test_projecting_tokens_projects_pixels() -> None:
+    field = grid_field().interpolated
+    weight = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(field.project(weight).dense(), field.dense() @ weight.T)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (3, 8), (16, 11), (224, 224)])
+def test_group_field_is_the_chain_of_dense_steps(shape: tuple[int, int]) -> None:
+    draw = torch.Generator().manual_seed(2)
+    measured = torch.rand(shape, generator=draw) < 0.3
+    count = int(measured.sum())
+    index = torch.randint(0, 9, (count, 3), generator=draw)
+    weight, tokens = torch.rand(count, 3, generator=draw), torch.randn(9, 5, generator=draw)
+    dense = torch.zeros(*shape, 5)
+    dense[measured] = (tokens[index] * weight[..., None]).sum(dim=1)
+    pooled = adaptive_avg_pool2d(avg_pool2d(dense.permute(2, 0, 1)[None], 3, stride=1), shape)
+    field = group_field(tokens, index, weight, measured)
+    expected = pooled[0].flatten(1).T
+    torch.testing.assert_close(field.dense(), expected, rtol=0, atol=1e-5)
+    assert torch.equal(field.valid, expected.abs().sum(dim=1) > 0)
 
 
 def test_dense_field_is_its_own_tokens() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
+from cfr_fast.extractors import FeatureField
+from cfr_fast.extractors.groups import group_field
 from cfr_fast.learned import Learned
 from cfr_fast.mappers import CyclicMappers
 from cfr_fast.memory import KeyValueBank
@@ -45,17 +46,15 @@ def expanded_three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     return index, inverse / inverse.sum(dim=1, keepdim=True)
 
 
-def dense_features(got: dict[str, Tensor], sample: int) -> tuple[Tensor, Tensor]:
-    """RGB [50176, 768] and 3D [50176, 1152] features as the paper's protocol builds them."""
-    rgb = interpolate(got[f"{sample}.rgb_tokens"][None], (224, 224), mode="bilinear")[0].flatten(1).T
-    cloud = got[f"{sample}.pc"].flatten(1).T
-    rows = (cloud != 0).all(dim=1).nonzero()[:, 0]
-    points = cloud[rows]
+def fields(got: dict[str, Tensor], sample: int) -> tuple[FeatureField, FeatureField]:
+    """RGB and 3D features of the 224×224 pixels as the paper's protocol builds them."""
+    rgb = got[f"{sample}.rgb_tokens"].permute(1, 2, 0)
+    cloud = got[f"{sample}.pc"].permute(1, 2, 0)
+    measured = (cloud != 0).all(dim=2)
+    points = cloud[measured]
     index, weight = expanded_three_nn(points, points[got[f"{sample}.center_idx"].long()])
-    xyz = torch.zeros(224 * 224, 1152)
-    xyz[rows] = (got[f"{sample}.xyz_tokens"].T[index] * weight[..., None]).sum(dim=1)
-    pooled = adaptive_avg_pool2d(avg_pool2d(xyz.T.reshape(1, 1152, 224, 224), 3, stride=1), (224, 224))
-    return rgb, pooled[0].flatten(1).T
+    xyz = group_field(got[f"{sample}.xyz_tokens"].T, index, weight, measured)
+    return FeatureField.from_grid(rgb, torch.ones_like(xyz.valid), xyz.shape), xyz
 
 
 # Squared distances in expanded form round differently with every matrix product (its blocking, its threads);
@@ -72,11 +71,13 @@ def assert_mostly_equal(found: Tensor, wanted: Tensor, atol: float, largest: flo
 
 @pytest.mark.parametrize("sample", [0, 1, 2])
 def test_map_and_score(recorded: dict[str, Tensor], learned: Learned, sample: int) -> None:
-    rgb, xyz = dense_features(recorded, sample)
-    torch.testing.assert_close(rgb[::970], recorded[f"{sample}.rgb_rows_every_970"], rtol=1e-4, atol=1e-5)
-    assert_mostly_equal(xyz[::970], recorded[f"{sample}.xyz_rows_every_970"], atol=1e-4, largest=0.05)
-    valid = xyz.sum(dim=1) != 0
-    rgb, xyz = rgb[valid], xyz[valid]
+    rgb_field, xyz_field = fields(recorded, sample)
+    every = rgb_field.dense()[::970], xyz_field.dense()[::970]
+    torch.testing.assert_close(every[0], recorded[f"{sample}.rgb_rows_every_970"], rtol=1e-4, atol=1e-5)
+    assert_mostly_equal(every[1], recorded[f"{sample}.xyz_rows_every_970"], atol=1e-4, largest=0.05)
+    valid = xyz_field.valid
+    pixel = valid.nonzero()[:, 0]
+    rgb, xyz = (field.interpolated.select(pixel).compact() for field in (rgb_field, xyz_field))
     with torch.no_grad():
         distances = learned.distances(xyz)
         assert_mostly_equal(distances, recorded[f"{sample}.pred_dist"][valid], atol=1e-4, largest=0.01)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from cfr_fast import InputError
 from cfr_fast.mappers import train_mappers
 from cfr_fast.memory import KeyValueBank, build_banks, draw_rows, greedy_coreset
+from cfr_fast.ops import Interpolated
 from cfr_fast.retriever import train_retriever
 from cfr_fast.scoring import image_score, localization_map, score_map
 from cfr_fast.settings import Settings
 
 
-def shots(count: int = 2, rows: int = 60) -> list[tuple[Tensor, Tensor]]:
+def shots(count: int = 2, rows: int = 60) -> list[tuple[Interpolated, Interpolated]]:
     """3D features that RGB features are a function of, so that there is something to learn."""
     draw = torch.Generator().manual_seed(3)
     mix = torch.randn(12, 8, generator=draw)
     made = []
     for _ in range(count):
         xyz = torch.randn(rows, 12, generator=draw)
-        made.append((torch.tanh(xyz @ mix), xyz))
+        made.append((Interpolated.of(torch.tanh(xyz @ mix)), Interpolated.of(xyz)))
     return made
 
 
@@ -32,8 +32,8 @@ def test_mappers_learn_both_directions_and_repeat() -> None:
     again = train_mappers(data, epochs=150, learning_rate=1e-2, seed=5)
     other = train_mappers(data, epochs=1, learning_rate=1e-3, seed=6)
     rgb, xyz = data[0]
-    assert cosine_similarity(pair.xyz_to_rgb(xyz), rgb).mean() > 0.9
-    assert cosine_similarity(pair.rgb_to_xyz(rgb), xyz).mean() > 0.7
+    assert cosine_similarity(pair.xyz_to_rgb(xyz.tokens), rgb.tokens).mean() > 0.9
+    assert cosine_similarity(pair.rgb_to_xyz(rgb.tokens), xyz.tokens).mean() > 0.7
     weights, repeated, others = (p.xyz_to_rgb.w12.weight for p in (pair, again, other))
     assert torch.equal(weights, repeated)
     assert not torch.equal(weights, others)
@@ -43,10 +43,10 @@ def test_mappers_learn_both_directions_and_repeat() -> None:
 def test_training_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     train_mappers(shots(), epochs=1, learning_rate=1e-3, seed=0)
-    bank = KeyValueBank(*reversed(shots()[0]))
+    bank = KeyValueBank(*(side.tokens for side in reversed(shots()[0])))
     options = {"learning_rate": 1e-3, "most_queries": 40, "width": 8, "normalize_qk": True, "seed": 0}
     train_retriever(shots(), bank, candidates=3, epochs=1, **options)  # type: ignore[arg-type]
-    greedy_coreset(torch.randn(50, 300, generator=torch.Generator()), 0.1, 0)
+    greedy_coreset(Interpolated.of(torch.randn(50, 300, generator=torch.Generator())), 0.1, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -54,7 +54,7 @@ def test_training_leaves_the_global_generator_alone() -> None:
 def test_retriever_learns(candidates: int | None) -> None:
     data = shots()
     rgb, xyz = data[0]
-    bank = KeyValueBank(xyz, rgb)
+    bank = KeyValueBank(xyz.tokens, rgb.tokens)
 
     def error(epochs: int) -> float:
         retriever = train_retriever(
@@ -68,9 +68,9 @@ def test_retriever_learns(candidates: int | None) -> None:
             normalize_qk=False,
             seed=1,
         )
-        index = torch.arange(len(xyz))[:, None]
+        index = torch.arange(xyz.pixels)[:, None]
         output = retriever(xyz, bank, index) if candidates else retriever.attend_bank(xyz, bank)
-        return float(1 - cosine_similarity(output, rgb).mean())
+        return float(1 - cosine_similarity(output, rgb.tokens).mean())
 
     assert error(60) < 0.5 * error(1)
 
@@ -78,11 +78,12 @@ def test_retriever_learns(candidates: int | None) -> None:
 def test_coreset_covers_better_than_chance() -> None:
     features = torch.randn(400, 200, generator=torch.Generator().manual_seed(0))
     features[:300] *= 0.05  # most rows are alike
-    picks = greedy_coreset(features, 0.1, seed=0)
+    rows = Interpolated.of(features)
+    picks = greedy_coreset(rows, 0.1, seed=0)
     assert len(picks) == len(set(picks.tolist())) == 40
     assert (picks >= 300).sum() >= 35
-    assert torch.equal(picks, greedy_coreset(features, 0.1, seed=0))
-    assert not torch.equal(picks, greedy_coreset(features, 0.1, seed=1))
+    assert torch.equal(picks, greedy_coreset(rows, 0.1, seed=0))
+    assert not torch.equal(picks, greedy_coreset(rows, 0.1, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -90,11 +91,13 @@ def test_coreset_covers_better_than_chance() -> None:
 )
 def test_coreset_errors(rows: int, ratio: float, message: str) -> None:
     with pytest.raises(InputError, match=f"{message}: expected"):
-        greedy_coreset(torch.zeros(rows, 3), ratio, 0)
+        greedy_coreset(Interpolated.of(torch.zeros(rows, 3)), ratio, 0)
 
 
 def test_tiny_banks_keep_at_least_one_row() -> None:
-    pairs, rgb_bank = build_banks(torch.ones(3, 4), torch.ones(3, 2), 0.1, 0)
+    pairs, rgb_bank = build_banks(
+        [Interpolated.of(torch.ones(3, 4))], [Interpolated.of(torch.ones(3, 2))], 0.1, 0
+    )
     assert pairs.keys.shape == (1, 2)
     assert pairs.values.shape == rgb_bank.shape == (1, 4)
 

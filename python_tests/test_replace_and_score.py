@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tolerances import TOLERANCE
 from torch import Tensor
 
-from cfr_fast.ops import loader, reference, replace_and_score
+from cfr_fast.ops import Interpolated, loader, reference, replace_and_score
 
 CLOSE = TOLERANCE["replace_and_score"]
 
@@ -148,9 +148,31 @@ def test_other_dtypes_go_through_the_reference(dtype: torch.dtype) -> None:
     assert torch.equal(replace_and_score(*arguments), reference.replace_and_score(*arguments))
 
 
+def flat(arguments: list[Tensor]) -> list[Tensor]:
+    """As the op itself takes them."""
+    rgb, rgb_observed, xyz, xyz_observed, *others = arguments
+    return [rgb, *Interpolated.of(rgb_observed), xyz, *Interpolated.of(xyz_observed), *others]
+
+
+def test_observed_features_may_be_tokens(kernels: str) -> None:
+    arguments = scene(8, 9, (33, 50), error=0.1)
+    rows = len(arguments[0])
+    expected = replace_and_score(*arguments)
+    draw = torch.Generator().manual_seed(8)
+    for position in (1, 3):
+        source = torch.randint(0, 12, (3 * rows,), generator=draw)
+        entries = torch.arange(0, 3 * rows + 1, 3), source, torch.rand(3 * rows, generator=draw)
+        observed = Interpolated(randn(12, arguments[position].shape[1], seed=9), *entries)
+        dense = list(arguments)
+        dense[position], arguments[position] = observed.dense(), observed
+        torch.testing.assert_close(replace_and_score(*arguments), replace_and_score(*dense), **CLOSE)
+        arguments[position] = dense[position]
+    assert not torch.allclose(replace_and_score(*arguments), expected)
+
+
 def test_opcheck() -> None:
     loader.ready()
-    torch.library.opcheck(torch.ops.cfr_fast.replace_and_score.default, tuple(scene(5, 6, (40, 50))))
+    torch.library.opcheck(torch.ops.cfr_fast.replace_and_score.default, tuple(flat(scene(5, 6, (40, 50)))))
 
 
 def test_compiles_to_one_graph() -> None:
@@ -164,17 +186,20 @@ def test_compiles_to_one_graph() -> None:
 @pytest.mark.parametrize(
     ("position", "bad", "message"),
     [
-        (1, torch.zeros(2, 3), "rgb_observed: expected the size of its counterpart"),
-        (5, torch.full((10,), 30), "replaced: expected rows of rgb_predicted, got 30"),
-        (5, torch.full((10,), -1), "replaced: expected rows of rgb_predicted, got -1"),
-        (5, torch.zeros(9, dtype=torch.int64), "replaced: expected one row number for every row"),
-        (6, torch.zeros(5, 6, dtype=torch.bool), "valid: expected as many True pixels as rows, got 0"),
+        (1, torch.zeros(2, 3), "rgb_tokens: expected as many columns as its counterpart"),
+        (2, torch.arange(30), "offset: expected the number of entries as its last, got 29"),
+        (3, torch.full((30,), 30), "source: expected rows of tokens, got 30"),
+        (4, torch.zeros(30, dtype=torch.float64), r"weight: expected float32 \[30\]"),
+        (11, torch.full((10,), 30), "replaced: expected rows of rgb_predicted, got 30"),
+        (11, torch.full((10,), -1), "replaced: expected rows of rgb_predicted, got -1"),
+        (11, torch.zeros(9, dtype=torch.int64), r"replaced: expected int64 \[10\]"),
+        (12, torch.zeros(5, 6, dtype=torch.bool), "valid: expected as many True pixels as rows, got 0"),
     ],
 )
 def test_the_op_itself_checks_its_arguments(position: int, bad: Tensor, message: str) -> None:
     if loader.load() is None:
         pytest.skip("no native library here")
-    arguments = scene(5, 6, (40, 50), share=1.0)
+    arguments = flat(scene(5, 6, (40, 50), share=1.0))
     arguments[position] = bad
     with pytest.raises(RuntimeError, match=f"replace_and_score: {message}"):
         torch.ops.cfr_fast.replace_and_score(*arguments)

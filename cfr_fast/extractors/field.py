@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from cfr_fast.errors import InputError
+from cfr_fast.ops import Interpolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,36 +52,14 @@ class FeatureField:
         """P."""
         return self.shape[0] * self.shape[1]
 
+    @property
+    def interpolated(self) -> Interpolated:
+        """The features without their validity and shape, as ops take them."""
+        return Interpolated(self.tokens, self.offset, self.index, self.weight)
+
     def dense(self) -> Tensor:
         """Features of all pixels, [P, D]."""
-        return self.apply(self.tokens)
-
-    def rows(self, pixel: Tensor) -> Tensor:
-        """Features of the pixels listed in `pixel` (int64 [n]), [n, D]."""
-        return self.select(pixel).dense()
-
-    def apply(self, tokens: Tensor) -> Tensor:
-        """Carry any per-token values [T, C] to the pixels, [P, C] (the map is linear)."""
-        return embedding_bag(
-            self.index,
-            tokens,
-            self.offset,
-            mode="sum",
-            per_sample_weights=self.weight.to(tokens.dtype),
-            include_last_offset=True,
-        )
-
-    def select(self, pixel: Tensor) -> FeatureField:
-        """The same field over only the pixels listed in `pixel` (int64 [n]), as a 1×n image."""
-        start, count = self.offset[pixel], (self.offset[1:] - self.offset[:-1])[pixel]
-        offset = torch.zeros(pixel.numel() + 1, dtype=torch.int64, device=pixel.device)
-        torch.cumsum(count, 0, out=offset[1:])
-        entry = torch.arange(int(offset[-1]), device=pixel.device) + torch.repeat_interleave(
-            start - offset[:-1], count
-        )
-        return FeatureField(
-            self.tokens, offset, self.index[entry], self.weight[entry], self.valid[pixel], (1, pixel.numel())
-        )
+        return self.interpolated.dense()
 
     def to(self, device: torch.device | str) -> FeatureField:
         """The same field on another device."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import avg_pool2d, embedding, normalize
+from torch.nn.functional import avg_pool2d, embedding, embedding_bag, gelu, linear, normalize
 
 BLOCK = 1 << 24  # elements of the largest temporary matrix
 
@@ -37,6 +37,34 @@ def topk_cosine(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
             ordered, rows = product.sort(dim=1, descending=True, stable=True)
             similarity[start:stop], index[start:stop] = ordered[:, :k], rows[:, :k]
     return similarity, index
+
+
+def interpolate_tokens(tokens: Tensor, offset: Tensor, source: Tensor, weight: Tensor) -> Tensor:
+    """Σ_j weight[j] · tokens[source[j]] for every pixel."""
+    return embedding_bag(
+        source, tokens, offset, mode="sum", per_sample_weights=weight, include_last_offset=True
+    )
+
+
+def geglu_map(
+    projected: Tensor,
+    offset: Tensor,
+    source: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+) -> Tensor:
+    """GeGLU mapper of pixels whose tokens are projected already."""
+    gate, value = (interpolate_tokens(projected, offset, source, weight) + bias).chunk(2, dim=1)
+    return linear(gelu(gate) * value, out_weight, out_bias)
+
+
+def topk_interpolated(
+    tokens: Tensor, offset: Tensor, source: Tensor, weight: Tensor, keys: Tensor, k: int
+) -> Tensor:
+    """Rows of the k keys most similar to every pixel, most similar first; ties go to the lower row."""
+    return topk_cosine(interpolate_tokens(tokens, offset, source, weight), keys, k)[1]
 
 
 def farthest_point_sample(points: Tensor, count: int, initial_distance: Tensor | None = None) -> Tensor:

@@ -8,13 +8,14 @@ from torch import Tensor
 from cfr_fast.errors import InputError
 from cfr_fast.ops import loader, reference, registry
 from cfr_fast.ops.checks import check_index, check_matrix, check_same, describe
+from cfr_fast.ops.interpolated import Interpolated
 
 
 def replace_and_score(
     rgb_predicted: Tensor,
-    rgb_observed: Tensor,
+    rgb_observed: Tensor | Interpolated,
     xyz_predicted: Tensor,
-    xyz_observed: Tensor,
+    xyz_observed: Tensor | Interpolated,
     replacement: Tensor,
     replaced: Tensor,
     valid: Tensor,
@@ -23,14 +24,14 @@ def replace_and_score(
 
     ‖n(R̂) − n(R)‖₂ · ‖n(X̂) − n(X)‖₂ with n the L2 normalisation, zero where invalid, then one 5×5 box
     filter (zero padding, divided by 25). Features come for valid pixels only, one row each in raster order.
-    A native kernel serves float32 in one pass over the features, without a gradient; other dtypes go through
-    plain PyTorch.
+    Observed features may come as tokens; they are interpolated as they are needed. A native kernel serves
+    float32 in one pass over the predictions, without a gradient; other dtypes go through plain PyTorch.
 
     Args:
         rgb_predicted: R̂, float [V, Dr].
-        rgb_observed: R, float [V, Dr].
+        rgb_observed: R, float [V, Dr], or V pixels over RGB tokens.
         xyz_predicted: X̂, float [V, Dx].
-        xyz_observed: X, float [V, Dx].
+        xyz_observed: X, float [V, Dx], or V pixels over 3D tokens.
         replacement: float [U, Dr], put in place of the rows `replaced` of R̂.
         replaced: int64 [U], distinct rows of R̂, 0 ≤ replaced < V.
         valid: bool [h, w] with V True pixels.
@@ -44,42 +45,63 @@ def replace_and_score(
     """
     check_matrix("rgb_predicted", rgb_predicted)
     rows, rgb_dim = rgb_predicted.shape
-    check_matrix("rgb_observed", rgb_observed, rows=rows, columns=rgb_dim)
     check_matrix("xyz_predicted", xyz_predicted, rows=rows)
-    check_matrix("xyz_observed", xyz_observed, rows=rows, columns=xyz_predicted.shape[1])
     check_matrix("replacement", replacement, columns=rgb_dim)
     check_index("replaced", replaced, (replacement.shape[0],), rgb_predicted)
-    for name, tensor in (
-        ("rgb_observed", rgb_observed),
-        ("xyz_predicted", xyz_predicted),
-        ("xyz_observed", xyz_observed),
-        ("replacement", replacement),
-    ):
-        check_same(name, tensor, rgb_predicted)
+    rgb = _observed("rgb_observed", rgb_observed, rgb_predicted)
+    xyz = _observed("xyz_observed", xyz_observed, xyz_predicted)
+    check_same("xyz_predicted", xyz_predicted, rgb_predicted)
+    check_same("replacement", replacement, rgb_predicted)
     fits = valid.dtype == torch.bool and valid.dim() == 2
     if not torch.compiler.is_compiling():  # there the op alone counts
         fits = fits and int(valid.sum()) == rows
     if not fits:
         raise InputError("valid", f"bool [h, w] with {rows} True pixels", describe(valid))
     check_same("valid", valid, rgb_predicted, dtype=False)
-    features = (rgb_predicted, rgb_observed, xyz_predicted, xyz_observed, replacement)
     if rgb_predicted.dtype != torch.float32:
-        return reference.replace_and_score(*features, replaced, valid)
+        return _reference(rgb_predicted, *rgb, xyz_predicted, *xyz, replacement, replaced, valid)
     loader.ready()
-    score: Tensor = torch.ops.cfr_fast.replace_and_score(*(t.detach() for t in features), replaced, valid)
+    tensors = (rgb_predicted, *rgb, xyz_predicted, *xyz, replacement, replaced, valid)
+    score: Tensor = torch.ops.cfr_fast.replace_and_score(*(tensor.detach() for tensor in tensors))
     return score
 
 
-def _fake(
+def _observed(name: str, observed: Tensor | Interpolated, predicted: Tensor) -> Interpolated:
+    rows, columns = predicted.shape
+    if isinstance(observed, Interpolated):
+        observed.check(name)
+        if observed.pixels != rows or observed.tokens.shape[1] != columns:
+            got = f"{observed.pixels} pixels over tokens {list(observed.tokens.shape)}"
+            raise InputError(name, f"{rows} pixels over tokens [T, {columns}]", got)
+    else:
+        check_matrix(name, observed, rows=rows, columns=columns)
+        observed = Interpolated.of(observed)
+    check_same(name, observed.tokens, predicted)
+    return observed
+
+
+def _reference(
     rgb_predicted: Tensor,
-    rgb_observed: Tensor,
+    rgb_tokens: Tensor,
+    rgb_offset: Tensor,
+    rgb_source: Tensor,
+    rgb_weight: Tensor,
     xyz_predicted: Tensor,
-    xyz_observed: Tensor,
+    xyz_tokens: Tensor,
+    xyz_offset: Tensor,
+    xyz_source: Tensor,
+    xyz_weight: Tensor,
     replacement: Tensor,
     replaced: Tensor,
     valid: Tensor,
 ) -> Tensor:
-    return rgb_predicted.new_empty(valid.shape)
+    rgb = reference.interpolate_tokens(rgb_tokens, rgb_offset, rgb_source, rgb_weight)
+    xyz = reference.interpolate_tokens(xyz_tokens, xyz_offset, xyz_source, xyz_weight)
+    return reference.replace_and_score(rgb_predicted, rgb, xyz_predicted, xyz, replacement, replaced, valid)
 
 
-registry.OPS.append(registry.NativeOp("replace_and_score", reference.replace_and_score, _fake))
+def _fake(rgb_predicted: Tensor, *others: Tensor) -> Tensor:
+    return rgb_predicted.new_empty(others[-1].shape)
+
+
+registry.OPS.append(registry.NativeOp("replace_and_score", _reference, _fake))

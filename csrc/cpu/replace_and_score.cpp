@@ -1,8 +1,10 @@
-// Replacement, both discrepancies, their product and the 5×5 mean, in one pass over the features.
+// Replacement, both discrepancies, their product and the 5×5 mean, in one pass over the predictions; observed features
+// are interpolated from their tokens as they are needed.
 #include <algorithm>
 #include <vector>
 
 #include "gemm.h"
+#include "interpolation.h"
 #include "parallel.h"
 
 namespace cfr::cpu {
@@ -42,15 +44,17 @@ void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& rep
 
   std::vector<float> product(height * width);
   const auto chunks = [](int64_t count) { return (count + kChunk - 1) / kChunk; };
+  const Interpolate one = interpolate();
   parallel_tasks(chunks(rows), [&](const auto& next) {
+    const Scratch scratch(std::max(rgb.predicted.cols, xyz.predicted.cols));
+    const auto discrepancy = [&](const Modality& side, const float* prediction, int64_t row) {
+      const float* observed = interpolated(one, side.observed_tokens, side.observed, row, scratch.get());
+      return kernels.discrepancy(prediction, observed, side.predicted.cols);
+    };
     for (int64_t task; (task = next()) >= 0;)
-      for (int64_t row = task * kChunk; row < std::min(rows, (task + 1) * kChunk); ++row) {
-        const float color =
-            kernels.discrepancy(predicted[row], row_of(rgb.observed, row), rgb.predicted.cols);
-        const float shape =
-            kernels.discrepancy(row_of(xyz.predicted, row), row_of(xyz.observed, row), xyz.predicted.cols);
-        product[pixels[row]] = color * shape;
-      }
+      for (int64_t row = task * kChunk; row < std::min(rows, (task + 1) * kChunk); ++row)
+        product[pixels[row]] =
+            discrepancy(rgb, predicted[row], row) * discrepancy(xyz, row_of(xyz.predicted, row), row);
   });
   parallel_tasks(chunks(height), [&](const auto& next) {
     for (int64_t task; (task = next()) >= 0;)
