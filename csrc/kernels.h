@@ -44,6 +44,9 @@ void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& rep
 // index [count]; `initial` [points.rows] or null. count <= points.rows.
 void farthest_point_sample(const Rows& points, const float* initial, int64_t count, int64_t* index);
 
+// Floating-point operations a second that multiply-adds in registers reach on all threads, over some milliseconds.
+double fma_peak();
+
 // out [pixels, tokens.cols].
 void interpolate_tokens(const Rows& tokens, const Interpolation& entries, float* out);
 

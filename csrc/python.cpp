@@ -4,6 +4,7 @@
 
 #include "build_info.h"
 #include "cpu/gemm.h"
+#include "kernels.h"
 
 namespace py = pybind11;
 
@@ -18,6 +19,8 @@ PYBIND11_MODULE(_native, m) {
     return out;
   });
   m.def("cpu_kernels", &cfr::cpu::kernel_names, "CPU variants that this processor can run, the best first.");
+  m.def("fma_peak", &cfr::cpu::fma_peak, py::call_guard<py::gil_scoped_release>(),
+        "Floating-point operations a second of multiply-adds in registers, on all threads.");
   m.def("current_cpu_kernels", [] { return cfr::cpu::kernels().name; });
   m.def("use_cpu_kernels", [](const std::string& name) {
     if (!cfr::cpu::use_kernels(name)) throw py::value_error("no such CPU variant here: " + name);

@@ -40,6 +40,33 @@ def demo(options: argparse.Namespace) -> None:
     _report(results, options.out, options.json)
 
 
+def bench(options: argparse.Namespace) -> None:
+    """``cfr bench``."""
+    import torch
+
+    from cfr_fast.benchmark import RACES, SLOW, Outcome, measure_machine, report, run
+
+    for name in options.races:
+        if name not in RACES:
+            raise InputError("races", f"names among {', '.join(RACES)}", repr(name))
+    for name in ("threads", "rounds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name}", "a whole number ≥ 1", str(value))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    names = options.races or [name for name in RACES if options.slow or name not in SLOW]
+    outcomes: list[Outcome] = []
+    with display():
+        machine = measure_machine()
+        for name in track(names, "Racing"):
+            outcomes.append(run(name, RACES[name](), options.rounds))
+    if options.json:
+        print(json.dumps(report.to_json(machine, outcomes), indent=2))
+    else:
+        report.show(machine, outcomes)
+
+
 def fit(options: argparse.Namespace) -> None:
     """``cfr fit``."""
     from cfr_fast.data import find_samples

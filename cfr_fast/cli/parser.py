@@ -27,8 +27,24 @@ def build_parser() -> argparse.ArgumentParser:
     _evaluate(make)
     _prepare(make)
     _synth(make)
+    _bench(make)
     _info(make)
     return parser
+
+
+def _bench(make: Any) -> None:
+    command = _command(
+        make,
+        "bench",
+        commands.bench,
+        "race every kernel and the pipeline against their peers on this machine",
+        "cfr bench --threads 2\ncfr bench topk predict --json",
+    )
+    command.add_argument("races", nargs="*", help="names of races (default: all that take seconds)")
+    command.add_argument("--slow", action="store_true", help="also those whose peers take minutes")
+    command.add_argument("--threads", type=int, help="CPU threads of every contender (default: torch's)")
+    command.add_argument("--rounds", type=int, help="most rounds of a race (default: 5; medians count)")
+    _json(command)
 
 
 def _command(make: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:

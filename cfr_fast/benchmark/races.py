@@ -1,0 +1,26 @@
+"""All races by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cfr_fast.benchmark import kernels, pipeline
+from cfr_fast.benchmark.race import Race
+
+RACES: dict[str, Callable[[], Race]] = {
+    "topk": lambda: kernels.topk_cosine(8192, 5017, 3),
+    "topk-4-shots": lambda: kernels.topk_cosine(4096, 20070, 3),
+    "topk-smooth": lambda: kernels.topk_cosine(8192, 5017, 3, "smooth"),
+    "filter-smooth": lambda: kernels.confidence_filter("smooth"),
+    "filter-noisy": lambda: kernels.confidence_filter("noisy"),
+    "filter-random": lambda: kernels.confidence_filter("random"),
+    "score": kernels.replace_and_score,
+    "coreset-smooth": lambda: kernels.coreset("smooth"),
+    "coreset-normal": lambda: kernels.coreset("normal"),
+    "three-nn": kernels.three_nn,
+    "knn": kernels.knn,
+    "predict": pipeline.predict,
+    "predict-memory": pipeline.predict_memory,
+    "fit": pipeline.fit,
+}
+SLOW = ("coreset-smooth", "coreset-normal", "fit")  # minutes each, nearly all of them the peers'
