@@ -1,28 +1,18 @@
-"""Races: an op and its peers on the same data in one process, their rounds interleaved, ratios printed.
-
-    python -m pytest bench [--threads 2] [--rounds 7]
-
-The machine should be quiet; pytest-benchmark's own options (`--benchmark-json` and so on) work as usual.
-"""
+"""Options of the races: python -m pytest bench [--threads 2] [--rounds 3] [-k predict]."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from statistics import median
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
-
-Race = Callable[..., None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--threads", type=int, default=torch.get_num_threads(), help="CPU threads of every contender"
     )
-    parser.addoption("--rounds", type=int, default=7, help="rounds of every race; medians count")
+    parser.addoption("--rounds", type=int, default=None, help="most rounds of every race; medians count")
 
 
 @pytest.fixture(autouse=True)
@@ -32,32 +22,3 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(count)
     yield count
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
-    """Time `ours` against peers; ratios go to the screen and into the benchmark's extra information."""
-
-    def run(work: float, ours: Callable[[], object], **peers: Callable[[], object]) -> None:
-        """Args: floating-point operations of one call, our function, and the peers by name."""
-        times: dict[str, list[float]] = {name: [] for name in peers}
-
-        def time_peers() -> None:
-            for name, peer in peers.items():
-                start = time.perf_counter()
-                peer()
-                times[name].append(time.perf_counter() - start)
-
-        rounds = request.config.getoption("--rounds")
-        benchmark.pedantic(ours, setup=time_peers, rounds=rounds, warmup_rounds=1)
-        own = benchmark.stats.stats.median
-        lines = [f"{'cfr_fast':>16} {own * 1e3:9.1f} ms {work / own / 1e9:8.1f} GFLOP/s"]
-        for name, all_times in times.items():
-            peer_time = median(all_times[1:])  # the first round warmed up
-            benchmark.extra_info[name] = peer_time / own
-            speed = f"{peer_time * 1e3:9.1f} ms {work / peer_time / 1e9:8.1f} GFLOP/s"
-            lines.append(f"{name:>16} {speed}   cfr_fast is {peer_time / own:5.2f} × as fast")
-        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-            print(f"\n{request.node.name}, medians of {rounds}\n" + "\n".join(lines))
-
-    return run

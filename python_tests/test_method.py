@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from cfr_fast import InputError
-from cfr_fast.mappers import train_mappers
+from cfr_fast.benchmark.dense import mapper_losses
+from cfr_fast.mappers import CyclicMappers, train_mappers
 from cfr_fast.memory import KeyValueBank, build_banks, draw_rows, greedy_coreset
 from cfr_fast.ops import Interpolated
 from cfr_fast.retriever import train_retriever
@@ -38,6 +39,41 @@ def test_mappers_learn_both_directions_and_repeat() -> None:
     assert torch.equal(weights, repeated)
     assert not torch.equal(weights, others)
     assert not any(p.requires_grad for p in pair.parameters())
+
+
+def test_gradients_on_tokens_are_those_on_pixels() -> None:
+    """More pixels than one chunk holds, over few tokens; against autograd on the dense features."""
+    draw = torch.Generator().manual_seed(1)
+    count, tokens = 4500, 40
+    sides = []
+    for dim in (6, 8):
+        source = torch.randint(0, tokens, (3 * count,), generator=draw)
+        weight = torch.rand(3 * count, generator=draw)
+        offset = torch.arange(0, 3 * count + 1, 3)
+        sides.append(Interpolated(torch.randn(tokens, dim, generator=draw), offset, source, weight))
+    pair = CyclicMappers(6, 8)
+    losses = pair.accumulate(*sides)
+    found = [parameter.grad.clone() for parameter in pair.parameters() if parameter.grad is not None]
+    pair.zero_grad()
+    wanted = mapper_losses(pair, *(side.dense() for side in sides), torch.ones(count, dtype=torch.bool))
+    wanted.sum().backward()
+    torch.testing.assert_close(losses, wanted.detach(), rtol=0, atol=1e-6)
+    expected = [parameter.grad for parameter in pair.parameters()]
+    assert len(found) == len(expected) == 8
+    for got, gradient in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_a_random_subset_of_pixels_learns_too() -> None:
+    data = shots()
+    few = train_mappers(data, epochs=150, learning_rate=1e-2, seed=5, most_pixels=20)
+    more = train_mappers(data, epochs=150, learning_rate=1e-2, seed=5, most_pixels=60)
+    everything = train_mappers(data, epochs=150, learning_rate=1e-2, seed=5)
+    rgb, xyz = data[0]
+    assert cosine_similarity(few.xyz_to_rgb(xyz.tokens), rgb.tokens).mean() > 0.8
+    same = [torch.equal(a, b) for a, b in zip(more.parameters(), everything.parameters(), strict=True)]
+    assert all(same)
+    assert not torch.equal(few.xyz_to_rgb.w3.weight, more.xyz_to_rgb.w3.weight)
 
 
 def test_training_leaves_the_global_generator_alone() -> None:
@@ -133,6 +169,7 @@ def test_scoring_of_nothing_is_zero(shape: tuple[int, int]) -> None:
         ({"size": 64.5}, "size: expected a whole number"),
         ({"coreset": 0}, r"coreset: expected a share in \(0, 1\], got 0"),
         ({"mapper_lr": -1.0}, "mapper_lr: expected a number > 0"),
+        ({"mapper_pixels": 0}, "mapper_pixels: expected a whole number ≥ 1, or None, got 0"),
         ({"mapper_epoch": 5}, "did you mean 'mapper_epochs'"),
         (
             {"calibration_views": 0},

@@ -1,0 +1,126 @@
+"""The races' own arithmetic; no timing decides anything here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from cfr_fast.benchmark import RACES, SLOW, Machine, Outcome, Race, Stage, dense, memory, report, run
+from cfr_fast.cli import main
+from cfr_fast.mappers import CyclicMappers
+
+MACHINE = Machine("processor", 2, "2.13", "avx2", sgemm=100.0, fma_peak=200.0, copy=20.0)
+
+
+def counted(values: list[float], log: list[str], who: str) -> Stage:
+    left = list(values)
+
+    def contender() -> float:
+        log.append(who)
+        return left.pop(0)
+
+    return contender  # type: ignore[return-value]
+
+
+def test_medians_are_summed_over_stages_with_their_repeats() -> None:
+    log: list[str] = []
+    first = Stage(counted([9, 1, 5, 2], log, "a"), {"peer": counted([9, 8, 6, 30], log, "b")}, 10, rounds=3)  # type: ignore[arg-type]
+    second = Stage(counted([7], log, "c"), {"peer": counted([70], log, "d")}, rounds=1, warm=False)  # type: ignore[arg-type]
+    outcome = run("name", Race("what", (first, second), unit="bytes", bars={"peer": 4.0}))
+    assert log == ["a", "b"] * 4 + ["c", "d"]  # in turns; the first pair warms up
+    assert outcome.ours == 10 * 2 + 7
+    assert outcome.peers == {"peer": 10 * 8 + 70}
+    assert outcome.ratio("peer") == pytest.approx(150 / 27)
+
+
+def test_rounds_can_be_cut() -> None:
+    log: list[str] = []
+    stage = Stage(counted([1, 2, 3], log, "a"), {}, rounds=5)  # type: ignore[arg-type]
+    assert run("name", Race("what", (stage,), unit="bytes"), rounds=2).ours == 2.5
+    assert len(log) == 3
+
+
+def test_answers_that_differ_stop_the_race() -> None:
+    def same() -> None:
+        raise AssertionError("the answers differ")
+
+    with pytest.raises(AssertionError, match="the answers differ"):
+        run("name", Race("what", (Stage(lambda: pytest.fail("timed"), {}),), same=same))
+
+
+def test_report_says_which_promises_hold(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    fast = Outcome("a", "some work", "s", 0.5, {"peer": 1.0, "other": 3.0}, {"peer": 1.5}, 25e9, None)
+    large = Outcome("b", "memory", "bytes", 2e6, {"peer": 3e6}, {"peer": 4.0}, None, None)
+    traffic = Outcome("c", "copying", "s", 2.0, {"peer": 2.0}, {}, None, 10e9)
+    found = json.loads(json.dumps(report.to_json(MACHINE, [fast, large, traffic])))
+    assert [entry["bars_met"] for entry in found["races"]] == [{"peer": True}, {"peer": False}, {}]
+    assert found["races"][0]["ratios"] == {"peer": 2.0, "other": 6.0}
+    assert found["races"][0]["share_of_sgemm"] == 0.5
+    assert found["races"][0]["share_of_fma_peak"] == 0.25
+    assert found["races"][2]["share_of_copy"] == 0.25
+    report.show(MACHINE, [fast, large, traffic])
+    printed = capsys.readouterr().out
+    for text in (
+        "500.0 ms",
+        "2.00 ×",
+        "1.5 ×",
+        "50 GFLOP/s",
+        "50% of sgemm",
+        "2 MB",
+        "5.0 GB/s",
+        "25% of copy",
+    ):
+        assert text in printed
+
+
+def test_slow_races_exist() -> None:
+    assert set(SLOW) < set(RACES)
+
+
+def test_bench_names_the_races(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "no-such-race"]) == 2
+    assert "races: expected names among topk" in capsys.readouterr().err
+    assert main(["bench", "knn", "--rounds", "0"]) == 2
+    assert "--rounds: expected a whole number ≥ 1, got 0" in capsys.readouterr().err
+
+
+def test_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        assert main(["bench", "knn", "--rounds", "1", "--threads", "1", "--json"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    found = json.loads(capsys.readouterr().out)
+    assert found["machine"]["threads"] == 1
+    assert 0 < found["machine"]["sgemm"] < 1.2 * (found["machine"]["fma_peak"] or float("inf"))
+    assert found["races"][0]["race"] == "knn"
+    assert found["races"][0]["ours"] > 0
+
+
+def test_peak_memory_counts_what_was_freed_again() -> None:
+    if not memory.available():
+        pytest.skip("this system does not let a process restart its count of peak memory")
+    size = 64 << 20
+    assert memory.peak(lambda: torch.ones(size // 4).sum()) >= 0.9 * size
+    assert memory.peak(lambda: None) < 0.2 * size
+
+
+def test_dense_losses_are_those_of_the_token_path() -> None:
+    from cfr_fast.ops import Interpolated
+
+    pair = CyclicMappers(6, 8)
+    rgb, xyz = torch.randn(30, 6), torch.randn(30, 8)
+    valid = torch.arange(30) % 3 > 0
+    wanted = dense.mapper_losses(pair, rgb, xyz, valid)
+    wanted.sum().backward()
+    gradients = [p.grad.clone() for p in pair.parameters()]
+    pair.zero_grad()
+    got = pair.accumulate(Interpolated.of(rgb[valid]), Interpolated.of(xyz[valid]))
+    torch.testing.assert_close(got, wanted.detach())
+    for parameter, gradient in zip(pair.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
