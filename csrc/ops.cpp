@@ -236,7 +236,18 @@ Tensor replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_tokens, 
 }  // namespace
 }  // namespace cfr
 
-STABLE_TORCH_LIBRARY(cfr_fast, m) {
+// Tests build the CUDA kernels for the CPU; those then live in a namespace of their own beside the real library.
+#ifdef CFR_EMULATION
+#define CFR_NAMESPACE cfr_emulated
+#define CFR_CUDA_KEY CPU
+#else
+#define CFR_NAMESPACE cfr_fast
+#define CFR_CUDA_KEY CUDA
+#endif
+#define CFR_LIBRARY(name, m) STABLE_TORCH_LIBRARY(name, m)
+#define CFR_LIBRARY_IMPL(name, key, m) STABLE_TORCH_LIBRARY_IMPL(name, key, m)
+
+CFR_LIBRARY(CFR_NAMESPACE, m) {
   m.def("topk_cosine(Tensor query, Tensor keys, int k) -> (Tensor, Tensor)");
   m.def("confidence_filter(Tensor query, Tensor bank, float threshold, Tensor? valid=None) -> Tensor");
   m.def(
@@ -257,7 +268,7 @@ STABLE_TORCH_LIBRARY(cfr_fast, m) {
 #endif
 }
 
-STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CPU, m) {
+CFR_LIBRARY_IMPL(CFR_NAMESPACE, CPU, m) {
   m.impl("topk_cosine", TORCH_BOX(&cfr::topk_cosine));
   m.impl("confidence_filter", TORCH_BOX(&cfr::confidence_filter));
   m.impl("replace_and_score", TORCH_BOX(&cfr::replace_and_score));
@@ -270,7 +281,7 @@ STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CPU, m) {
 }
 
 #ifdef CFR_FAST_CUDA
-STABLE_TORCH_LIBRARY_IMPL(cfr_fast, CUDA, m) {
+CFR_LIBRARY_IMPL(CFR_NAMESPACE, CFR_CUDA_KEY, m) {
   m.impl("topk_cosine_cuda", TORCH_BOX(&cfr::topk_cosine_cuda));
 }
 #endif

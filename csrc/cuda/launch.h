@@ -6,6 +6,18 @@
 #include <stdexcept>
 #include <string>
 
+// Tests run the kernels on the CPU, where `<<<>>>` and extern shared arrays do not exist (CFR_EMULATION).
+#ifdef CFR_EMULATION
+#define CFR_LAUNCH(kernel, grid, block, shared, stream, ...) \
+  emulation::launch(grid, block, shared, [&] { kernel(__VA_ARGS__); })
+#define CFR_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulation::dynamic_memory())
+#else
+#define CFR_LAUNCH(kernel, grid, block, shared, stream, ...) kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
+#define CFR_DYNAMIC_SHARED(type, name)                              \
+  extern __shared__ __align__(16) unsigned char cfr_dynamic_shared[]; \
+  type* name = reinterpret_cast<type*>(cfr_dynamic_shared)
+#endif
+
 namespace cfr::cuda {
 
 inline void check(cudaError_t status, const char* what) {

@@ -115,12 +115,12 @@ void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* inverse_
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
   float* key_scale = inverse_norm + query.rows;
-  inverse_norms<<<blocks_for(query.rows, kWarps), kThreads, 0, on>>>(query, inverse_norm);
+  CFR_LAUNCH(inverse_norms, blocks_for(query.rows, kWarps), kThreads, 0, on, query, inverse_norm);
   check(cudaGetLastError(), "topk_cosine: norms of the queries");
-  inverse_norms<<<blocks_for(keys.rows, kWarps), kThreads, 0, on>>>(keys, key_scale);
+  CFR_LAUNCH(inverse_norms, blocks_for(keys.rows, kWarps), kThreads, 0, on, keys, key_scale);
   check(cudaGetLastError(), "topk_cosine: norms of the keys");
-  search<<<blocks_for(query.rows, kTile), kThreads, 0, on>>>(query, keys, static_cast<int>(k), inverse_norm,
-                                                             key_scale, similarity, index);
+  CFR_LAUNCH(search, blocks_for(query.rows, kTile), kThreads, 0, on, query, keys, static_cast<int>(k), inverse_norm,
+             key_scale, similarity, index);
   check(cudaGetLastError(), "topk_cosine: search");
 }
 
