@@ -41,7 +41,10 @@ void divergent() {
   __syncthreads();
   out[threadIdx.x] = value;
 }
-void lopsided() { if (threadIdx.x < 32) __syncthreads(); else __syncwarp(); if (threadIdx.x < 32) __syncwarp(); }
+void lopsided() {
+  if (threadIdx.x < 32) __syncthreads(); else __syncwarp();
+  if (threadIdx.x < 32) __syncwarp();
+}
 void stuck() { if (threadIdx.x == 0) __syncwarp(3); else if (threadIdx.x > 1) __syncthreads(); else return; }
 int main() {
   emulation::launch(dim3(1), dim3(64), 0, divergent);
