@@ -38,8 +38,13 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
     """Time `ours` against peers; ratios go to the screen and into the benchmark's extra information."""
 
-    def run(work: float, ours: Callable[[], object], **peers: Callable[[], object]) -> None:
-        """Args: floating-point operations of one call, our function, and the peers by name."""
+    def run(work: float | None, ours: Callable[[], object], **peers: Callable[[], object]) -> None:
+        """Args: floating-point operations of one call if they matter, our function, and the peers by name."""
+
+        def speed(seconds: float) -> str:
+            rate = "" if work is None else f" {work / seconds / 1e9:8.1f} GFLOP/s"
+            return f"{seconds * 1e3:9.1f} ms{rate}"
+
         times: dict[str, list[float]] = {name: [] for name in peers}
 
         def time_peers() -> None:
@@ -51,12 +56,11 @@ def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
         rounds = request.config.getoption("--rounds")
         benchmark.pedantic(ours, setup=time_peers, rounds=rounds, warmup_rounds=1)
         own = benchmark.stats.stats.median
-        lines = [f"{'cfr_fast':>16} {own * 1e3:9.1f} ms {work / own / 1e9:8.1f} GFLOP/s"]
+        lines = [f"{'cfr_fast':>16} {speed(own)}"]
         for name, all_times in times.items():
             peer_time = median(all_times[1:])  # the first round warmed up
             benchmark.extra_info[name] = peer_time / own
-            speed = f"{peer_time * 1e3:9.1f} ms {work / peer_time / 1e9:8.1f} GFLOP/s"
-            lines.append(f"{name:>16} {speed}   cfr_fast is {peer_time / own:5.2f} × as fast")
+            lines.append(f"{name:>16} {speed(peer_time)}   cfr_fast is {peer_time / own:5.2f} × as fast")
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"\n{request.node.name}, medians of {rounds}\n" + "\n".join(lines))
 

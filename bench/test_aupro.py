@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import Race
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cfr_fast.evaluation import aupro
+from cfr_fast.ops import loader
+
+LIMITS = (0.30, 0.10, 0.05, 0.01)
+
+
+def category(count: int, size: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Test images as one category of MVTec 3D-AD has them: seven of ten with one to three defects.
+
+    Smooth anomaly maps, zero on the background, somewhat higher inside the defects.
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size
+    maps = np.zeros((count, size, size), dtype=np.float32)
+    masks = np.zeros(maps.shape, dtype=bool)
+    for scores, mask in zip(maps, masks, strict=True):
+        for _ in range(rng.integers(1, 4) if rng.random() < 0.7 else 0):
+            (cy, cx), radius = rng.uniform(0.3, 0.7, 2), rng.uniform(0.02, 0.08)
+            mask |= (y - cy) ** 2 + (x - cx) ** 2 < radius**2
+        noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), size / 100)
+        inside = (y - 0.5) ** 2 + (x - 0.5) ** 2 < 0.4**2
+        scores[inside] = np.abs(noise / noise.std() + mask)[inside]
+    return maps, masks
+
+
+def sampled_aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_], thresholds: int = 99) -> list[float]:
+    """MVTec's method in plain numpy: equidistant ranks of the sorted negatives, every region's overlap."""
+    regions = []
+    for scores, mask in zip(maps, masks, strict=True):
+        label, count = ndimage.label(mask, np.ones((3, 3)))
+        regions += [np.sort(scores[label == index]) for index in range(1, count + 1)]
+    negatives = np.sort(maps[~masks])
+    rank = np.linspace(0, negatives.size - 1, thresholds, dtype=int)[::-1]
+    found = [1 - np.searchsorted(region, negatives[rank], side="right") / region.size for region in regions]
+    fpr = np.append((negatives.size - 1 - rank) / negatives.size, 1.0)
+    pro = np.append(np.mean(found, axis=0), 1.0)
+    areas = []
+    for limit in LIMITS:
+        inside = fpr < limit
+        x, y = np.append(fpr[inside], limit), np.append(pro[inside], np.interp(limit, fpr, pro))
+        areas.append(float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / limit))
+    return areas
+
+
+def test_aupro(race: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact, and 99 thresholds as papers report, of one category at 224 × 224."""
+    maps, masks = category(110, 224)
+    assert loader.load() is not None
+
+    def plain() -> tuple[float, ...]:
+        with monkeypatch.context() as patch:
+            patch.setattr(loader, "load", lambda: None)
+            return aupro(maps, masks, LIMITS)
+
+    assert plain() == aupro(maps, masks, LIMITS)
+    np.testing.assert_allclose(sampled_aupro(maps, masks), aupro(maps, masks, LIMITS, 99), rtol=0, atol=1e-12)
+    race(
+        None,
+        lambda: aupro(maps, masks, LIMITS),
+        mvtec_99_numpy=lambda: sampled_aupro(maps, masks),
+        exact_numpy=plain,
+    )
