@@ -16,7 +16,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from cfr_fast.errors import InputError
-from cfr_fast.evaluation import aupro, image_auroc, pixel_auroc, pixel_auroc_map, pro_curve, scoremaps
+from cfr_fast.evaluation import aupro, image_auroc, pixel_auroc, pixel_auroc_map, pro_curve
 
 LIMITS = (0.30, 0.10, 0.05, 0.01)
 
@@ -123,15 +123,6 @@ def test_only_the_order_of_scores_matters(images):
     assert aupro(moved, masks, LIMITS) == aupro(maps, masks, LIMITS)
     assert aupro(moved, masks, LIMITS, 99) == aupro(maps, masks, LIMITS, 99)
     assert pixel_auroc(moved, masks) == pixel_auroc(maps, masks)
-
-
-def test_chunks_do_not_change_the_answer(monkeypatch):
-    rng = np.random.default_rng(3)
-    maps = rng.integers(0, 50, (9, 20, 20)).astype(np.float32)
-    masks = ndimage.binary_dilation(rng.random((9, 20, 20)) < 0.01, iterations=2)
-    whole = aupro(maps, masks, LIMITS), pixel_auroc(maps, masks)
-    monkeypatch.setattr(scoremaps, "CHUNK", 500)
-    assert (aupro(maps, masks, LIMITS), pixel_auroc(maps, masks)) == whole
 
 
 def test_numpy_torch_and_lists_agree():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cfr_fast.benchmark import kernels, pipeline
+from cfr_fast.benchmark import kernels, metrics, pipeline
 from cfr_fast.benchmark.race import Race
 
 RACES: dict[str, Callable[[], Race]] = {
@@ -19,6 +19,7 @@ RACES: dict[str, Callable[[], Race]] = {
     "coreset-normal": lambda: kernels.coreset("normal"),
     "three-nn": kernels.three_nn,
     "knn": kernels.knn,
+    "aupro": metrics.aupro,
     "predict": pipeline.predict,
     "predict-memory": pipeline.predict_memory,
     "fit": pipeline.fit,

@@ -7,14 +7,13 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.integrate import trapezoid
 
 from cfr_fast.errors import InputError
-from cfr_fast.evaluation.scoremaps import Images, Scores, checked_pairs, count_negatives, negative_scores
+from cfr_fast.evaluation.ranks import defect_ranks
+from cfr_fast.evaluation.scoremaps import Images, checked_pairs
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
-_EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
 @overload
@@ -80,32 +79,26 @@ def pro_curve(maps: Images, ground_truth: Images, thresholds: int | None = None)
     """
     if thresholds is not None and thresholds < 2:
         raise InputError("thresholds", "at least 2, or None for exact", f"{thresholds}")
-    pairs = checked_pairs(maps, ground_truth)
-    scores, weights = _regions(pairs)
-    negative_count = sum(mask.size for _, mask in pairs) - scores.size
-    if scores.size == 0 or negative_count == 0:
+    ranks = defect_ranks(checked_pairs(maps, ground_truth))
+    if ranks.count.size == 0 or ranks.negatives == 0:
         return np.array([np.nan]), np.array([np.nan])
-    # The overlap that each distinct score adds, and the overlap of everything above it.
-    distinct, group = np.unique(scores, return_inverse=True)
-    added = np.bincount(group, weights=weights, minlength=distinct.size)
-    at_least = np.minimum(np.cumsum(added[::-1])[::-1], 1.0)
+    # The overlap of everything at or above each distinct score, and of everything above it.
+    at_least = np.minimum(np.cumsum(ranks.overlap[::-1])[::-1], 1.0)
     at_least[0] = 1.0
-    above = np.append(at_least[1:], 0.0)
+    at_least = np.append(at_least, 0.0)
     if thresholds is not None:
-        ranked = np.empty(negative_count, dtype=np.result_type(*{values.dtype for values, _ in pairs}))
-        filled = 0
-        for part in negative_scores(pairs):
-            ranked[filled : filled + part.size] = part
-            filled += part.size
-        ranked.sort()
-        rank = np.linspace(0, negative_count - 1, thresholds).astype(np.int64)[::-1]
-        overlap = np.append(at_least, 0.0)[np.searchsorted(distinct, ranked[rank], side="right")]
-        return np.append((negative_count - 1 - rank) / negative_count, 1.0), np.append(overlap, 1.0)
-    below, up_to = count_negatives(negative_scores(pairs), distinct)
-    fpr = np.stack([negative_count - up_to, negative_count - below], axis=1)[::-1] / negative_count
-    pro = np.stack([above, at_least], axis=1)[::-1]
-    ends = np.zeros(1), np.ones(1)
-    return np.concatenate([ends[0], fpr.ravel(), ends[1]]), np.concatenate([ends[0], pro.ravel(), ends[1]])
+        rank = np.linspace(0, ranks.negatives - 1, thresholds).astype(np.int64)[::-1]
+        # The negative of rank r reaches the defect scores that at most r negatives lie below.
+        overlap = at_least[np.searchsorted(ranks.below, rank, side="right")]
+        fpr = (ranks.negatives - 1 - rank) / ranks.negatives
+        return np.append(fpr, 1.0), np.append(overlap, 1.0)
+    # Negatives above, then at or above, from the highest score down.
+    more = ranks.negatives - np.stack([ranks.up_to, ranks.below], axis=1)[::-1]
+    pro = np.stack([at_least[1:], at_least[:-1]], axis=1)[::-1]
+    return (
+        np.concatenate([[0.0], more.ravel() / ranks.negatives, [1.0]]),
+        np.concatenate([[0.0], pro.ravel(), [1.0]]),
+    )
 
 
 def area_up_to(fpr: NDArray[np.float64], pro: NDArray[np.float64], limit: float) -> float:
@@ -118,19 +111,3 @@ def area_up_to(fpr: NDArray[np.float64], pro: NDArray[np.float64], limit: float)
         share = (limit - x[-1]) / (fpr[inside] - x[-1])
         x, y = np.append(x, limit), np.append(y, y[-1] + share * (pro[inside] - y[-1]))
     return float(trapezoid(y, x) / limit)
-
-
-def _regions(pairs: list[tuple[Scores, NDArray[np.bool_]]]) -> tuple[Scores, NDArray[np.float64]]:
-    """Scores of all defect pixels, and what each adds to PRO: 1 / (its region's size · regions)."""
-    scores: list[Scores] = [np.empty(0, dtype=np.float32)]
-    shares: list[NDArray[np.float64]] = [np.empty(0)]
-    regions = 0
-    for values, mask in pairs:
-        if not mask.any():
-            continue
-        label, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
-        inside = label[mask]
-        scores.append(values[mask])
-        shares.append(1.0 / np.bincount(inside)[inside])
-        regions += count
-    return np.concatenate(scores), np.concatenate(shares) / max(regions, 1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cfr_fast.errors import InputError
-from cfr_fast.evaluation.scoremaps import Images, Scores, checked_pairs, count_negatives, negative_scores
+from cfr_fast.evaluation.ranks import defect_ranks
+from cfr_fast.evaluation.scoremaps import Images, checked_pairs
 
 
 def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -33,7 +33,10 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     if not np.isfinite(values).all():
         raise InputError("scores", "finite scores", "NaN or infinity")
     positive = positive != 0
-    return _auroc(values[positive], [values[~positive]], values.size)
+    distinct, count = np.unique(values[positive], return_counts=True)
+    negatives = np.sort(values[~positive])
+    below, up_to = (np.searchsorted(negatives, distinct, side=side) for side in ("left", "right"))
+    return _auroc(count, below + up_to, negatives.size)
 
 
 def pixel_auroc(maps: Images, ground_truth: Images) -> float:
@@ -48,10 +51,8 @@ def pixel_auroc(maps: Images, ground_truth: Images) -> float:
     Raises:
         InputError: shapes that differ, NaN or Inf in a map.
     """
-    pairs = checked_pairs(maps, ground_truth)
-    empty: Scores = np.empty(0, dtype=np.float32)
-    positives: Scores = np.concatenate([empty, *(values[mask] for values, mask in pairs if mask.any())])
-    return _auroc(positives, negative_scores(pairs), sum(mask.size for _, mask in pairs))
+    ranks = defect_ranks(checked_pairs(maps, ground_truth))
+    return _auroc(ranks.count, ranks.below + ranks.up_to, ranks.negatives)
 
 
 def pixel_auroc_map(raw_map: NDArray[Any]) -> NDArray[np.float64]:
@@ -66,11 +67,8 @@ def pixel_auroc_map(raw_map: NDArray[Any]) -> NDArray[np.float64]:
     return values / np.sqrt(mean) if mean > 0 else np.zeros_like(values)
 
 
-def _auroc(positives: Scores, negatives: Iterable[Scores], total: int) -> float:
-    pairs = positives.size * (total - positives.size)
-    if pairs == 0:
-        return float("nan")
-    distinct, count = np.unique(positives, return_counts=True)
-    below, up_to = count_negatives(negatives, distinct)
-    # Twice the number of ordered pairs, in integers, so that nothing is rounded before the division.
-    return int(count @ (below + up_to)) / (2 * pairs)
+def _auroc(count: NDArray[np.int64], below_twice: NDArray[np.int64], negatives: int) -> float:
+    """From the number of positives with each score and twice the negatives below it, where ties are half."""
+    pairs = int(count.sum()) * negatives
+    # Integers, so that nothing is rounded before the division.
+    return int(count @ below_twice) / (2 * pairs) if pairs else float("nan")

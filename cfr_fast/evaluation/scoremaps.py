@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,9 +14,6 @@ from cfr_fast.errors import InputError
 
 Images: TypeAlias = "NDArray[Any] | Tensor | Sequence[NDArray[Any] | Tensor]"
 Scores: TypeAlias = "NDArray[np.floating[Any]]"
-
-# Negatives are sorted this many at a time (128 MiB of float32), so that memory stays bounded.
-CHUNK = 1 << 25
 
 
 def checked_pairs(maps: Images, ground_truth: Images) -> list[tuple[Scores, NDArray[np.bool_]]]:
@@ -41,43 +38,6 @@ def checked_pairs(maps: Images, ground_truth: Images) -> list[tuple[Scores, NDAr
         _checked_pair(index, scores, mask)
         for index, (scores, mask) in enumerate(zip(map_list, mask_list, strict=True))
     ]
-
-
-def negative_scores(pairs: list[tuple[Scores, NDArray[np.bool_]]]) -> Iterator[Scores]:
-    """The scores outside every defect, image by image, 1-D; not to be written to."""
-    for scores, mask in pairs:
-        yield scores[~mask] if mask.any() else scores.reshape(-1)
-
-
-def count_negatives(
-    negatives: Iterable[Scores], values: Scores
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many negatives lie below, and how many at or below, each value.
-
-    Args:
-        negatives: 1-D arrays of scores; they are sorted chunk by chunk, never all at once.
-        values: 1-D, ascending.
-    """
-    below = np.zeros(values.size, dtype=np.int64)
-    up_to = np.zeros(values.size, dtype=np.int64)
-    for chunk in _chunks(negatives):
-        chunk.sort()
-        below += np.searchsorted(chunk, values, side="left")
-        up_to += np.searchsorted(chunk, values, side="right")
-    return below, up_to
-
-
-def _chunks(arrays: Iterable[Scores]) -> Iterator[Scores]:
-    waiting: list[Scores] = []
-    size = 0
-    for array in arrays:
-        waiting.append(array)
-        size += array.size
-        if size >= CHUNK:
-            yield np.concatenate(waiting)
-            waiting, size = [], 0
-    if size:
-        yield np.concatenate(waiting)
 
 
 def _images(images: Images, argument: str) -> list[NDArray[Any]]:

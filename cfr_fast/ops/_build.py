@@ -27,7 +27,7 @@ from pathlib import Path
 MODULE = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 MARKER = b"CFR_FAST_SOURCES="
 CUDA_ARCHS = "8.0+PTX 9.0a"
-CPP_SOURCES = ("ops.cpp", "build_info.cpp", "python.cpp")  # and every file in cpu/
+CPP_SOURCES = ("ops.cpp", "build_info.cpp", "python.cpp")  # and every file in cpu/ and evaluation/
 CXX_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra")
 # Everything used exists since torch 2.11, so the binary serves that and every later one.
@@ -117,7 +117,8 @@ class Recipe:
 
     def files(self) -> list[Path]:
         """All sources to compile."""
-        files = [self.csrc / name for name in CPP_SOURCES] + sorted(self.csrc.glob("cpu/*.cpp"))
+        files = [self.csrc / name for name in CPP_SOURCES]
+        files += sorted(self.csrc.glob("cpu/*.cpp")) + sorted(self.csrc.glob("evaluation/*.cpp"))
         return files + sorted(self.csrc.glob("cuda/*.cu")) if self.nvcc else files
 
     def includes(self) -> list[str]:

@@ -5,7 +5,6 @@
 // number of threads.
 #pragma once
 
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <string>
@@ -33,18 +32,17 @@ const Kernels& kernels();                     // the variant in use: the best th
 std::vector<std::string> kernel_names();      // all variants that this processor can run, the best first
 bool use_kernels(const std::string& name);    // false when there is no such variant
 
-// Uninitialised floats, aligned for vector loads.
+// Uninitialised floats, aligned for vector loads; not one more than asked for, so that sanitizers see every overrun.
 class Scratch {
  public:
   explicit Scratch(int64_t size)
-      : data_(static_cast<float*>(std::aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64 + 64))) {
-    if (!data_) throw std::bad_alloc();
-  }
+      : data_(static_cast<float*>(::operator new(size * sizeof(float), kAlignment))) {}
   float* get() const { return data_.get(); }
 
  private:
+  static constexpr std::align_val_t kAlignment{64};
   struct Free {
-    void operator()(float* data) const { std::free(data); }
+    void operator()(float* data) const { ::operator delete(data, kAlignment); }
   };
   std::unique_ptr<float, Free> data_;
 };
