@@ -35,6 +35,21 @@ void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& rep
 // index [count]; `initial` [points.rows] or null. count <= points.rows.
 void farthest_point_sample(const Rows& points, const float* initial, int64_t count, int64_t* index);
 
+// Queries and the k rows of a bank that each attends over: index [query.rows, k], rows of keys and values.
+struct Lists {
+  Rows query, keys, values;
+  const int64_t* index;
+  int64_t k;
+};
+// out [query.rows, values.cols] = softmax(scale · query · keysᵀ) · values; zeros where k is 0.
+void topk_attention(const Lists& attention, float scale, float* out);
+// The gradients of the sum of grad · out, each of the size of what it belongs to.
+void topk_attention_backward(const Lists& attention, float scale, const Rows& grad, float* grad_query,
+                             float* grad_keys, float* grad_values);
+
+// out [query.rows, values.cols], over all rows of keys and values, of which there is one at least.
+void bank_attention(const Rows& query, const Rows& keys, const Rows& values, float scale, float* out);
+
 // index [points.rows, 3] and weight of the same shape; three columns each, centers.rows >= 3.
 void three_nn(const Rows& points, const Rows& centers, int64_t* index, float* weight);
 
