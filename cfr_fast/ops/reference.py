@@ -139,11 +139,12 @@ def bank_attention_backward(
     """Gradients of bank_attention, whose result is `output`, with respect to query, keys and values."""
     grad_query, grad_keys, grad_values = [], torch.zeros_like(keys), torch.zeros_like(values)
     mean = (grad * output).sum(dim=1, keepdim=True)
-    for start, stop in _blocks(query.shape[0], keys.shape[0]) or [(0, 0)]:
-        own, own_grad = query[start:stop], grad[start:stop]
-        weight = (own @ keys.T * scale).softmax(dim=1)
-        slope = scale * weight * (own_grad @ values.T - mean[start:stop])
-        grad_query.append(slope @ keys)
+    # Several passes follow each other over the same block: 8 MB of it stay in cache.
+    for start, stop in _blocks(query.shape[0], 8 * keys.shape[0]) or [(0, 0)]:
+        own, own_grad = scale * query[start:stop], grad[start:stop]
+        weight = (own @ keys.T).softmax(dim=1)
+        slope = weight * torch.addmm(-mean[start:stop], own_grad, values.T)
+        grad_query.append(scale * (slope @ keys))
         grad_keys = grad_keys + slope.T @ own
         grad_values = grad_values + weight.T @ own_grad
     return torch.cat(grad_query), grad_keys, grad_values

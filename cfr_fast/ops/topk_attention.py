@@ -14,9 +14,9 @@ from cfr_fast.ops.checks import check_index, check_matrix, check_same
 def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, scale: float) -> Tensor:
     """Softmax attention of every query over its own k rows of a memory bank.
 
-    Differentiable in `query`, `keys` and `values`, once in float32; the gradient adds in a fixed order whatever
-    the number of threads. Native kernels serve float32 on the CPU and read the rows where they lie; other
-    dtypes go through plain PyTorch.
+    Differentiable in `query`, `keys` and `values`, once in float32; the gradient adds in a fixed order
+    whatever the number of threads. Native kernels serve float32 on the CPU and read the rows where they lie;
+    other dtypes go through plain PyTorch.
 
     Args:
         query: float [U, d].

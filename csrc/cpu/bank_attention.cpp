@@ -1,9 +1,9 @@
-// Softmax attention over a whole bank without the N × M matrix: tiles of the bank pass by, and every query keeps the
-// largest logit so far, the sum of the exponentials and the weighted values relative to it (online softmax,
+// Softmax attention over a whole bank without the N × M matrix: tiles of the bank pass by, and every query keeps
+// the largest logit so far, the sum of the exponentials and the weighted values relative to it (online softmax,
 // Milakov & Gimelshein 2018; Dao et al. 2022).
 //
-// Products are formed transposed, keys × queries: a tile of logits then is, as it lies, the packed right operand of
-// the product with the values, and the softmax runs down its columns with one query a lane.
+// Products are formed transposed, keys × queries: a tile of logits then is, as it lies, the packed right operand
+// of the product with the values, and the softmax runs down its columns with one query a lane.
 #include <algorithm>
 #include <cfloat>
 
@@ -13,7 +13,7 @@
 namespace cfr::cpu {
 namespace {
 
-constexpr int64_t kKeyTile = 192;   // keys per tile, a multiple of every left panel: the depth of the second product
+constexpr int64_t kKeyTile = 192;   // keys per tile, a multiple of every `left`: depth of the second product
 constexpr int64_t kQueryTile = 96;  // queries per tile: they share the reading of a tile of values
 
 // What eight queries remember from tile to tile.
@@ -21,8 +21,8 @@ struct Softmax {
   float highest[kLanes], sum[kLanes], correction[kLanes];
 };
 
-// logits [count, stride], eight columns of which belong to `state`, become exp(logit − highest); `correction` is what
-// earlier sums are to be multiplied by. −FLT_MAX to start with, not −∞, which less −∞ is NaN.
+// logits [count, stride], eight columns of which belong to `state`, become exp(logit − highest); `correction` is
+// what earlier sums are to be multiplied by. `highest` starts at −FLT_MAX: −∞ less −∞ would be NaN.
 CFR_INLINE void weigh_body(float* __restrict logits, int64_t count, int64_t stride, Softmax& state) {
   const Floats before = vector_at(state.highest);
   Floats highest[2] = {before, before};

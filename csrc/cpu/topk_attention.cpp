@@ -16,23 +16,28 @@ constexpr int64_t kChunk = 64;  // queries, or rows of the bank, handed to a thr
 
 CFR_INLINE const float* row_of(const Rows& matrix, int64_t row) { return matrix.data + row * matrix.stride; }
 
-// out = Σ weight[i] · rows[list[i]], every column summed in the order of the list.
+// out = Σ weight[i] · rows[list[i]]: sums of kRun terms in the order of the list, then their sum, so that a long
+// list gathers little rounding.
 CFR_INLINE void combine(const Rows& rows, const int64_t* list, const float* weight, int64_t count,
                         float* __restrict out) {
-  constexpr int64_t kVectors = 4;
+  constexpr int64_t kVectors = 4, kRun = 64;
   int64_t col = 0;
   for (; col + kVectors * kLanes <= rows.cols; col += kVectors * kLanes) {
     Floats sum[kVectors] = {};
-    for (int64_t i = 0; i < count; ++i) {
-      const float* row = row_of(rows, list[i]) + col;
-      for (int64_t v = 0; v < kVectors; ++v) sum[v] += weight[i] * vector_at(row + v * kLanes);
+    for (int64_t i = 0; i < count;) {
+      Floats run[kVectors] = {};
+      for (const int64_t end = std::min(i + kRun, count); i < end; ++i) {
+        const float* row = row_of(rows, list[i]) + col;
+        for (int64_t v = 0; v < kVectors; ++v) run[v] += weight[i] * vector_at(row + v * kLanes);
+      }
+      for (int64_t v = 0; v < kVectors; ++v) sum[v] += run[v];
     }
     for (int64_t v = 0; v < kVectors; ++v) vector_at(out + col + v * kLanes) = sum[v];
   }
   for (; col < rows.cols; ++col) {
-    float sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += weight[i] * row_of(rows, list[i])[col];
-    out[col] = sum;
+    double sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += double(weight[i]) * row_of(rows, list[i])[col];
+    out[col] = float(sum);
   }
 }
 
@@ -70,7 +75,7 @@ CFR_AVX2 void attend_avx2(const Lists& attention, float scale, Range queries, fl
   attend_body(attention, scale, queries, weight, out);
 }
 
-// weight [U, k] and slope [U, k], the gradient with respect to the unscaled logits, and what follows for the queries.
+// weight [U, k]; slope [U, k], the gradient with respect to the unscaled logits; and what follows for the queries.
 CFR_INLINE void differentiate_body(const Lists& attention, float scale, const Rows& grad, Range queries,
                                    float* weight, float* slope, float* grad_query) {
   const auto& [query, keys, values, index, k] = attention;

@@ -35,7 +35,7 @@ CFR_INLINE float dot(const float* a, const float* b, int64_t size) {
 
 // x ← eˣ for x <= 0 or NaN, to 1e-7 relative; what would be below 2^-125 is 0.
 //
-// eˣ = 2ⁿ eʳ with |r| <= ln 2 / 2, and eʳ = 1 + r + r² p(r), p fitted for the least largest relative error (3e-9).
+// eˣ = 2ⁿ eʳ with |r| <= ln 2 / 2, and eʳ = 1 + r + r² p(r), p fitted to a largest relative error of 3e-9.
 CFR_INLINE void exp_of_negative(Floats& x) {
   const Floats kShift = Floats{} + 12582912.0f;       // 1.5 · 2^23: the sum with it has n in its lowest bits
   const Floats shifted = x * 1.44269504f + kShift, n = shifted - kShift;
