@@ -37,9 +37,9 @@ CFR_INLINE float dot(const float* a, const float* b, int64_t size) {
 //
 // eˣ = 2ⁿ eʳ with |r| <= ln 2 / 2, and eʳ = 1 + r + r² p(r), p fitted to a largest relative error of 3e-9.
 CFR_INLINE void exp_of_negative(Floats& x) {
-  const Floats kShift = Floats{} + 12582912.0f;       // 1.5 · 2^23: the sum with it has n in its lowest bits
-  const Floats shifted = x * 1.44269504f + kShift, n = shifted - kShift;
-  Floats r = x - n * 0.693359375f;                    // ln 2 in two parts: this product is exact
+  const Floats shift = Floats{} + 12582912.0f;  // 1.5 · 2^23: the sum with it has n in its lowest bits
+  const Floats shifted = x * 1.44269504f + shift, n = shifted - shift;
+  Floats r = x - n * 0.693359375f;               // ln 2 in two parts: this product is exact
   r += n * 2.12194440e-4f;
   Floats p = r * 0.001381454f + 0.008368745f;
   p = p * r + 0.04166839f;
