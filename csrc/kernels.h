@@ -59,6 +59,21 @@ void geglu_map(const Rows& projected, const Interpolation& entries, const float*
 void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Rows& keys, int64_t k,
                        int64_t* index);
 
+// Queries and the k rows of a bank that each attends over: index [query.rows, k], rows of keys and values.
+struct Lists {
+  Rows query, keys, values;
+  const int64_t* index;
+  int64_t k;
+};
+// out [query.rows, values.cols] = softmax(scale · query · keysᵀ) · values; zeros where k is 0.
+void topk_attention(const Lists& attention, float scale, float* out);
+// The gradients of the sum of grad · out, each of the size of what it belongs to.
+void topk_attention_backward(const Lists& attention, float scale, const Rows& grad, float* grad_query,
+                             float* grad_keys, float* grad_values);
+
+// out [query.rows, values.cols], over all rows of keys and values, of which there is one at least.
+void bank_attention(const Rows& query, const Rows& keys, const Rows& values, float scale, float* out);
+
 // index [points.rows, 3] and weight of the same shape; three columns each, centers.rows >= 3.
 void three_nn(const Rows& points, const Rows& centers, int64_t* index, float* weight);
 

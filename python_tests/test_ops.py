@@ -1,4 +1,4 @@
-"""The ops that their reference serves, against plain NumPy loops and against their own promises."""
+"""The ops' references, against plain NumPy loops and against their own promises."""
 
 from __future__ import annotations
 
@@ -122,56 +122,6 @@ class TestConfidenceFilter:
     def test_not_a_number(self) -> None:
         with pytest.raises(InputError, match="threshold: expected a cosine distance, got NaN"):
             ops.confidence_filter(noise(2, 2), noise(2, 2), float("nan"))
-
-
-class TestAttention:
-    def test_pairs_of_the_whole_bank_are_the_whole_bank(self) -> None:
-        query, keys, values = noise(13, 6), noise(9, 6, seed=1), noise(9, 4, seed=2)
-        index = torch.arange(9).expand(13, 9)
-        torch.testing.assert_close(
-            ops.topk_attention(query, keys, values, index, 0.4),
-            ops.bank_attention(query, keys, values, 0.4),
-        )
-
-    def test_against_scaled_dot_product_attention(self) -> None:
-        query, keys, values = noise(13, 6), noise(9, 6, seed=1), noise(9, 4, seed=2)
-        wanted = torch.nn.functional.scaled_dot_product_attention(query, keys, values, scale=0.4)
-        torch.testing.assert_close(ops.bank_attention(query, keys, values, 0.4), wanted)
-
-    def test_large_logits_stay_finite(self) -> None:
-        query, keys = torch.full((2, 3), 1e4), torch.full((4, 3), 1e4)
-        values = noise(4, 5, dtype=torch.float32)
-        torch.testing.assert_close(ops.bank_attention(query, keys, values, 1.0), values.mean(0).expand(2, 5))
-
-    @pytest.mark.parametrize("op", ["topk", "bank"])
-    def test_gradients(self, op: str) -> None:
-        query, keys, values = (
-            noise(*shape, seed=i).requires_grad_() for i, shape in enumerate([(4, 3), (5, 3), (5, 2)])
-        )
-        index = torch.tensor([[0, 1], [1, 2], [4, 0], [3, 3]])
-        if op == "topk":
-            assert torch.autograd.gradcheck(
-                lambda q, k, v: ops.topk_attention(q, k, v, index, 0.7), (query, keys, values)
-            )
-        else:
-            assert torch.autograd.gradcheck(
-                lambda q, k, v: ops.bank_attention(q, k, v, 0.7), (query, keys, values)
-            )
-
-    def test_no_queries(self) -> None:
-        none = torch.zeros(0, 3, dtype=torch.int64)
-        assert ops.topk_attention(noise(0, 6), noise(9, 6), noise(9, 4), none, 1.0).shape == (0, 4)
-        assert ops.bank_attention(noise(0, 6), noise(9, 6), noise(9, 4), 1.0).shape == (0, 4)
-
-    def test_index_of_another_size(self) -> None:
-        with pytest.raises(InputError, match=r"index: expected int64 of shape \[2, ·\]"):
-            ops.topk_attention(
-                noise(2, 6), noise(9, 6), noise(9, 4), torch.zeros(3, 1, dtype=torch.int64), 1.0
-            )
-
-    def test_empty_bank(self) -> None:
-        with pytest.raises(InputError, match="keys: expected at least one row"):
-            ops.bank_attention(noise(2, 6), noise(0, 6), noise(0, 4), 1.0)
 
 
 class TestReplaceAndScore:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate, normalize, scaled_dot_product_attention
 
 from cfr_fast import ops
 from cfr_fast.benchmark import dense
@@ -105,6 +106,70 @@ def confidence_filter(kind: str) -> Race:
     what = f"confidence_filter {len(query):,} × {len(bank):,} × {DIM}, 80 % reliable, {kind} rows"
     bars = {"exhaustive": 5.0} if kind != "random" else {}
     return Race(what, (stage,), work=2.0 * len(query) * len(bank) * DIM, bars=bars, same=same)
+
+
+def topk_attention(values: int, gradients: bool) -> Race:
+    """20,000 queries, 3 rows each; the peer gathers by `embedding`, whose gradient has a fixed order."""
+    queries, k = 20_000, 3
+    inputs = [randn(queries, 128), randn(BANK, 128, seed=1), randn(BANK, values, seed=2)]
+    index = torch.randint(0, BANK, (queries, k), generator=torch.Generator().manual_seed(4))
+
+    def ours(*bank: Tensor) -> Tensor:
+        return ops.topk_attention(*bank, index, 128**-0.5)
+
+    def plain(*bank: Tensor) -> Tensor:
+        return reference.topk_attention(*bank, index, 128**-0.5)
+
+    what = f"topk_attention {queries:,} × {k}, d 128, dv {values}"
+    return _attention(what, 2.0 * queries * k, values, gradients, inputs, ours, {"plain PyTorch": plain})
+
+
+def bank_attention(values: int, gradients: bool) -> Race:
+    """5,000 queries over the whole bank; torch's fused kernel is a peer too."""
+    queries = 5_000
+    inputs = [randn(queries, 128), randn(BANK, 128, seed=1), randn(BANK, values, seed=2)]
+
+    def ours(*bank: Tensor) -> Tensor:
+        return ops.bank_attention(*bank, 128**-0.5)
+
+    def plain(*bank: Tensor) -> Tensor:
+        return reference.bank_attention(*bank, 128**-0.5)
+
+    def fused(*bank: Tensor) -> Tensor:
+        query, keys, rows = (
+            tensor[None, None] for tensor in bank
+        )  # torch's fused CPU kernel wants four axes
+        return scaled_dot_product_attention(query, keys, rows, scale=128**-0.5)[0, 0]
+
+    what = f"bank_attention {queries:,} × {BANK:,}, d 128, dv {values}"
+    peers = {"plain PyTorch": plain, "scaled_dot_product_attention": fused}
+    return _attention(what, 2.0 * queries * BANK, values, gradients, inputs, ours, peers)
+
+
+def _attention(
+    what: str,
+    pairs: float,
+    values: int,
+    gradients: bool,
+    inputs: list[Tensor],
+    ours: Callable[..., Tensor],
+    peers: dict[str, Callable[..., Tensor]],
+) -> Race:
+    grad = randn(len(inputs[0]), values, seed=3)
+
+    def contender(attend: Callable[..., Tensor]) -> Contender:
+        if not gradients:
+            return lambda: attend(*inputs)
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        return lambda: torch.autograd.grad(attend(*leaves), leaves, grad)
+
+    def same() -> None:
+        for peer in peers.values():
+            torch.testing.assert_close(ours(*inputs), peer(*inputs), rtol=1e-4, atol=1e-5)
+
+    work = pairs * (4 * 128 + 3 * values if gradients else 128 + values)
+    stage = Stage(contender(ours), {name: contender(peer) for name, peer in peers.items()})
+    return Race(what + (", with gradients" if gradients else ""), (stage,), work=work, same=same)
 
 
 def replace_and_score() -> Race:

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import torch
 
-from cfr_fast.ops import attention, registry
+from cfr_fast.ops import registry
 from cfr_fast.ops._build import MARKER, MODULE, BuildError, find_csrc, source_hash
 from cfr_fast.ops._jit import compiled_library
 
@@ -123,12 +123,11 @@ def status() -> list[OpStatus]:
     """One row per public op; finds the library first if no op was called yet."""
     library = load()
     rows = []
-    for op in registry.OPS:
+    for op in (op for op in registry.OPS if op.public):
         if library is None:
             rows.append(OpStatus(op.name, "reference", False, _failure))
         else:
             reason = f"{library.reason}; CPU kernels: {library.module.current_cpu_kernels()}"
             cuda = library.cuda and registry.has_cuda_kernel(op.name)
             rows.append(OpStatus(op.name, library.backend, cuda, reason))
-    without = "plain PyTorch, no native kernel"
-    return rows + [OpStatus(name, "reference", False, without) for name in attention.__all__]
+    return rows

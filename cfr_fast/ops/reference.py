@@ -134,13 +134,48 @@ def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, s
     return torch.einsum("uk,ukv->uv", logits.softmax(dim=1), embedding(index, values))
 
 
+def topk_attention_backward(
+    grad: Tensor, query: Tensor, keys: Tensor, values: Tensor, index: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of topk_attention with respect to query, keys and values."""
+    own_keys, own_values = embedding(index, keys), embedding(index, values)
+    weight = (torch.einsum("ud,ukd->uk", query, own_keys) * scale).softmax(dim=1)
+    slope = torch.einsum("uv,ukv->uk", grad, own_values)
+    slope = scale * weight * (slope - (weight * slope).sum(dim=1, keepdim=True))
+    grad_query = torch.einsum("uk,ukd->ud", slope, own_keys)
+
+    def gathered(factor: Tensor, rows: Tensor, like: Tensor) -> Tensor:
+        parts = factor[:, :, None] * rows[:, None, :]
+        rows_of_bank: Tensor = torch.ops.aten.embedding_dense_backward(parts, index, like.shape[0], -1, False)
+        return rows_of_bank
+
+    return grad_query, gathered(slope, query, keys), gathered(weight, grad, values)
+
+
 def bank_attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """Softmax attention of every query over the whole bank."""
     parts = [
         (query[start:stop] @ keys.T * scale).softmax(dim=1) @ values
-        for start, stop in _blocks(query.shape[0], keys.shape[0])
+        for start, stop in _blocks(query.shape[0], keys.shape[0]) or [(0, 0)]  # no rows have a gradient too
     ]
-    return torch.cat(parts) if parts else values.new_empty(0, values.shape[1])
+    return torch.cat(parts)
+
+
+def bank_attention_backward(
+    grad: Tensor, query: Tensor, keys: Tensor, values: Tensor, output: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of bank_attention, whose result is `output`, with respect to query, keys and values."""
+    grad_query, grad_keys, grad_values = [], torch.zeros_like(keys), torch.zeros_like(values)
+    mean = (grad * output).sum(dim=1, keepdim=True)
+    # Several passes follow each other over the same block: 8 MB of it stay in cache.
+    for start, stop in _blocks(query.shape[0], 8 * keys.shape[0]) or [(0, 0)]:
+        own, own_grad = scale * query[start:stop], grad[start:stop]
+        weight = (own @ keys.T).softmax(dim=1)
+        slope = weight * torch.addmm(-mean[start:stop], own_grad, values.T)
+        grad_query.append(scale * (slope @ keys))
+        grad_keys = grad_keys + slope.T @ own
+        grad_values = grad_values + weight.T @ own_grad
+    return torch.cat(grad_query), grad_keys, grad_values
 
 
 def replace_and_score(

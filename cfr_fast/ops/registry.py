@@ -33,6 +33,7 @@ class NativeOp:
         setup_context: what the gradient needs, as torch.library.register_autograd takes it; None, like
             `backward`, for an op without gradient, whose public function detaches its arguments.
         backward: the gradient.
+        public: whether a public function bears its name; False for what a gradient alone calls.
     """
 
     name: str
@@ -40,6 +41,7 @@ class NativeOp:
     fake: Function
     setup_context: Function | None = None
     backward: Function | None = None
+    public: bool = True
 
     def schema(self) -> str:
         """Arguments and results, as the native library declares them too."""

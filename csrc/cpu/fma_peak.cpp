@@ -2,7 +2,7 @@
 #include <chrono>
 
 #include "parallel.h"
-#include "vector_math.h"
+#include "variants.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

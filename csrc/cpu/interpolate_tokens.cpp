@@ -3,7 +3,7 @@
 
 #include "interpolation.h"
 #include "parallel.h"
-#include "vector_math.h"
+#include "vectors.h"
 
 namespace cfr::cpu {
 namespace {
@@ -17,9 +17,9 @@ CFR_INLINE void columns(const Rows& tokens, const int64_t* source, const float* 
   for (int64_t j = 0; j < count; ++j) {
     const float* token = tokens.data + source[j] * tokens.stride + first;
     const float factor = weight[j];
-    for (int i = 0; i < kVectors; ++i) sum[i] += load(token + i * kFloats) * factor;
+    for (int i = 0; i < kVectors; ++i) sum[i] += vector_at(token + i * kLanes) * factor;
   }
-  for (int i = 0; i < kVectors; ++i) store(out + first + i * kFloats, sum[i]);
+  for (int i = 0; i < kVectors; ++i) vector_at(out + first + i * kLanes) = sum[i];
 }
 
 CFR_INLINE void body(const Rows& tokens, const Interpolation& entries, int64_t pixel, float* out) {
@@ -27,8 +27,8 @@ CFR_INLINE void body(const Rows& tokens, const Interpolation& entries, int64_t p
   const int64_t* source = entries.source + begin;
   const float* weight = entries.weight + begin;
   int64_t col = 0;
-  for (; col + 8 * kFloats <= tokens.cols; col += 8 * kFloats) columns<8>(tokens, source, weight, count, col, out);
-  for (; col + kFloats <= tokens.cols; col += kFloats) columns<1>(tokens, source, weight, count, col, out);
+  for (; col + 8 * kLanes <= tokens.cols; col += 8 * kLanes) columns<8>(tokens, source, weight, count, col, out);
+  for (; col + kLanes <= tokens.cols; col += kLanes) columns<1>(tokens, source, weight, count, col, out);
   for (; col < tokens.cols; ++col) {
     float sum = 0;
     for (int64_t j = 0; j < count; ++j) sum += tokens.data[source[j] * tokens.stride + col] * weight[j];

@@ -6,7 +6,6 @@
 #include "interpolation.h"
 #include "norms.h"
 #include "topk_list.h"
-#include "vector_math.h"
 
 namespace cfr::cpu {
 namespace {
