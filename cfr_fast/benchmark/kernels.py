@@ -114,11 +114,11 @@ def topk_attention(values: int, gradients: bool) -> Race:
     inputs = [randn(queries, 128), randn(BANK, 128, seed=1), randn(BANK, values, seed=2)]
     index = torch.randint(0, BANK, (queries, k), generator=torch.Generator().manual_seed(4))
 
-    def ours(*bank: Tensor) -> Tensor:
-        return ops.topk_attention(*bank, index, 128**-0.5)
+    def ours(query: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+        return ops.topk_attention(query, keys, rows, index, 128**-0.5)
 
-    def plain(*bank: Tensor) -> Tensor:
-        return reference.topk_attention(*bank, index, 128**-0.5)
+    def plain(query: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+        return reference.topk_attention(query, keys, rows, index, 128**-0.5)
 
     what = f"topk_attention {queries:,} × {k}, d 128, dv {values}"
     return _attention(what, 2.0 * queries * k, values, gradients, inputs, ours, {"plain PyTorch": plain})
@@ -129,17 +129,15 @@ def bank_attention(values: int, gradients: bool) -> Race:
     queries = 5_000
     inputs = [randn(queries, 128), randn(BANK, 128, seed=1), randn(BANK, values, seed=2)]
 
-    def ours(*bank: Tensor) -> Tensor:
-        return ops.bank_attention(*bank, 128**-0.5)
+    def ours(query: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+        return ops.bank_attention(query, keys, rows, 128**-0.5)
 
-    def plain(*bank: Tensor) -> Tensor:
-        return reference.bank_attention(*bank, 128**-0.5)
+    def plain(query: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+        return reference.bank_attention(query, keys, rows, 128**-0.5)
 
-    def fused(*bank: Tensor) -> Tensor:
-        query, keys, rows = (
-            tensor[None, None] for tensor in bank
-        )  # torch's fused CPU kernel wants four axes
-        return scaled_dot_product_attention(query, keys, rows, scale=128**-0.5)[0, 0]
+    def fused(query: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+        four = query[None, None], keys[None, None], rows[None, None]  # axes, as torch's fused kernel wants
+        return scaled_dot_product_attention(*four, scale=128**-0.5)[0, 0]
 
     what = f"bank_attention {queries:,} × {BANK:,}, d 128, dv {values}"
     peers = {"plain PyTorch": plain, "scaled_dot_product_attention": fused}
