@@ -33,21 +33,24 @@ const Kernels& kernels();                     // the variant in use: the best th
 std::vector<std::string> kernel_names();      // all variants that this processor can run, the best first
 bool use_kernels(const std::string& name);    // false when there is no such variant
 
-// Uninitialised floats, aligned for vector loads.
-class Scratch {
+// Uninitialised numbers, aligned for vector loads.
+template <class Number>
+class Aligned {
  public:
-  explicit Scratch(int64_t size)
-      : data_(static_cast<float*>(std::aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64 + 64))) {
+  explicit Aligned(int64_t size)
+      : data_(static_cast<Number*>(std::aligned_alloc(64, (size * sizeof(Number) + 63) / 64 * 64 + 64))) {
     if (!data_) throw std::bad_alloc();
   }
-  float* get() const { return data_.get(); }
+  Number* get() const { return data_.get(); }
 
  private:
   struct Free {
-    void operator()(float* data) const { std::free(data); }
+    void operator()(Number* data) const { std::free(data); }
   };
-  std::unique_ptr<float, Free> data_;
+  std::unique_ptr<Number, Free> data_;
 };
+
+using Scratch = Aligned<float>;
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
