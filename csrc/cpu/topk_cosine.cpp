@@ -62,6 +62,7 @@ class Candidates {
     row_ = row;
     scales_ = scales;
     error_ = error;
+    margin_ = int64_t(2 * error) + 2;
     count_ = 0;
     std::fill(highest_, highest_ + best.k, INT32_MIN);
     bound_ = INT32_MIN;
@@ -96,7 +97,7 @@ class Candidates {
     int64_t at = k - 1;
     for (; at > 0 && product > highest_[at - 1]; --at) highest_[at] = highest_[at - 1];
     highest_[at] = product;
-    bound_ = std::max(bound_, floor_to_int32(highest_[k - 1] - 2 * error_ - 1));
+    bound_ = int32_t(std::max<int64_t>(bound_, highest_[k - 1] - margin_));
   }
 
   void raise_to_exact() {
@@ -120,7 +121,7 @@ class Candidates {
   }
 
   Best best_;
-  int64_t row_, count_;
+  int64_t row_, count_, margin_;
   double scales_, error_;
   int32_t bound_;
   int32_t highest_[kMaxTopk], products_[kPending];
