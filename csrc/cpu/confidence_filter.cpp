@@ -13,20 +13,16 @@
 #include <cmath>
 #include <cstring>
 
-#include "fixed_point.h"
+#include "bounded_bank.h"
 #include "parallel.h"
 
 namespace cfr::cpu {
 namespace {
 
+constexpr int64_t kBankTile = BoundedBank::kTile, kWidth = BoundedBank::kWidth;
 constexpr int64_t kQueryTile = 96;     // queries per tile: the packed tile stays in the second-level cache
-constexpr int64_t kBankTile = 192;     // bank rows per product, a multiple of every panel width
 constexpr int64_t kRecent = 48;        // satisfying rows remembered from tile to tile
-constexpr int64_t kWidth = 64;         // columns of the bound: directions and the length of the rest
-constexpr int64_t kDirections = kWidth - 1;
-constexpr int64_t kSample = 256;       // bank rows that choose the directions
 constexpr int64_t kPause = 16;         // tiles without a bound after one whose bound left most rows possible
-constexpr float kSlack = 1e-5f;        // above every rounding error of the bound
 
 // The largest similarity s with 1 − s >= threshold in float32, found by bisection over the ordered floats.
 float largest_outside(float threshold) {
@@ -46,135 +42,10 @@ float largest_outside(float threshold) {
   return number(low);
 }
 
-double dot(const float* a, const float* b, int64_t cols) {
-  constexpr int kLanes = 8;
-  double lanes[kLanes] = {}, sum = 0;
-  int64_t col = 0;
-  for (; col + kLanes <= cols; col += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += double(a[col + lane]) * b[col + lane];
-  for (; col < cols; ++col) sum += double(a[col]) * b[col];
-  for (const double lane : lanes) sum += lane;
-  return sum;
-}
-
-// Orthonormal rows in place, by Gram–Schmidt run twice; a dependent row becomes zero.
-void orthonormalize(float* rows, int64_t count, int64_t cols) {
-  for (int64_t i = 0; i < count; ++i) {
-    float* row = rows + i * cols;
-    for (int round = 0; round < 2; ++round) {
-      const double before = std::sqrt(dot(row, row, cols));
-      for (int64_t j = 0; j < i; ++j) {
-        const float* other = rows + j * cols;
-        const float along = static_cast<float>(dot(row, other, cols));
-        for (int64_t col = 0; col < cols; ++col) row[col] -= along * other[col];
-      }
-      const double after = std::sqrt(dot(row, row, cols));
-      const float scale = after > 1e-4 * before ? static_cast<float>(1 / after) : 0.0f;
-      for (int64_t col = 0; col < cols; ++col) row[col] *= scale;
-    }
-  }
-}
-
-// The bank as the tiles of queries meet it.
-class Bank {
- public:
-  Bank(const Kernels& kernels, const FixedKernels& fixed, const Rows& rows, float bound)
-      : rows(rows),
-        unit(rows),
-        kernels_(kernels),
-        packed_(round_up(rows.rows, fixed.right) * fixed_depth(rows.cols)),
-        directions_(kWidth * rows.cols),
-        projected_(round_up(rows.rows, kernels.right) * kWidth) {
-    std::vector<float> residual(rows.rows);
-    over_tiles([&](int64_t first, int64_t count) {
-      pack_fixed(fixed, unit, {first, count}, unit.lowest_scale, fixed.right,
-                 packed_.get() + first * fixed_depth(rows.cols), residual.data() + first);
-    });
-    coarsest = *std::max_element(residual.begin(), residual.end());
-    // Projecting has to be much cheaper than the products that it saves.
-    if (rows.rows >= kSample && rows.cols >= 4 * kWidth) bounded = choose_directions() < bound;
-  }
-
-  const int16_t* tile(int64_t first) const { return packed_.get() + first * fixed_depth(rows.cols); }
-  const float* projected_tile(int64_t first) const { return projected_.get() + first * kWidth; }
-
-  // out[padded, kWidth] of packed left panels: coordinates along the directions and the length of the rest.
-  void project(const float* panels, int64_t padded, float* out) const {
-    multiply(kernels_, panels, padded, directions_.get(), kWidth, rows.cols, out);
-    for (int64_t i = 0; i < padded; ++i) {
-      float* row = out + i * kWidth;
-      const float rest = 1 - static_cast<float>(dot(row, row, kDirections));
-      row[kDirections] = std::sqrt(std::max(0.0f, rest) + kSlack);
-    }
-  }
-
-  const Rows rows;
-  const UnitRows unit;
-  float coarsest;        // residual of any row in fixed point
-  bool bounded = false;  // whether the subspace tells bank rows apart at this threshold
-
- private:
-  template <class Body>
-  void over_tiles(const Body& body) const {
-    parallel_tasks((rows.rows + kBankTile - 1) / kBankTile, [&](const auto& next) {
-      for (int64_t task; (task = next()) >= 0;)
-        body(task * kBankTile, std::min(kBankTile, rows.rows - task * kBankTile));
-    });
-  }
-
-  // One step of subspace iteration from rows spread over the bank; returns the mean squared rest of its rows.
-  double choose_directions() {
-    const int64_t cols = rows.cols;
-    const float* scale = unit.inverse_norm.data();
-    std::vector<int64_t> sample(kSample), start(kDirections);
-    for (int64_t i = 0; i < kSample; ++i) sample[i] = i * rows.rows / kSample;
-    for (int64_t i = 0; i < kDirections; ++i) start[i] = i * rows.rows / kDirections;
-    const int64_t left = round_up(kDirections, kernels_.left), right = round_up(kSample, kernels_.right);
-    const Scratch a(left * cols), b(right * cols), weights(left * right), basis(kWidth * cols);
-    pack_listed(rows, scale, start.data(), kDirections, kernels_.left, a.get());
-    pack_listed(rows, scale, sample.data(), kSample, kernels_.right, b.get());
-    multiply(kernels_, a.get(), left, b.get(), right, cols, weights.get());
-    std::fill(basis.get(), basis.get() + kWidth * cols, 0.0f);
-    parallel_tasks(kDirections, [&](const auto& next) {
-      for (int64_t i; (i = next()) >= 0;)
-        for (int64_t j = 0; j < kSample; ++j) {
-          const float weight = weights.get()[i * right + j] * scale[sample[j]];
-          const float* x = rows.data + sample[j] * rows.stride;
-          float* out = basis.get() + i * cols;
-          for (int64_t col = 0; col < cols; ++col) out[col] += weight * x[col];
-        }
-    });
-    orthonormalize(basis.get(), kDirections, cols);
-    const std::vector<float> ones(kBankTile, 1.0f);
-    pack({basis.get(), kWidth, cols, cols}, ones.data(), 0, kWidth, kernels_.right, directions_.get());
-
-    std::vector<double> rests((rows.rows + kBankTile - 1) / kBankTile);
-    over_tiles([&](int64_t first, int64_t count) {
-      const int64_t padded = round_up(count, kernels_.left);
-      const Scratch panels(padded * cols), out(padded * kWidth);
-      pack(rows, scale + first, first, count, kernels_.left, panels.get());
-      project(panels.get(), padded, out.get());
-      pack({out.get(), count, kWidth, kWidth}, ones.data(), 0, count, kernels_.right,
-           projected_.get() + first * kWidth);
-      for (int64_t i = 0; i < count; ++i) {
-        const double rest = out.get()[i * kWidth + kDirections];
-        rests[first / kBankTile] += rest * rest;
-      }
-    });
-    double sum = 0;
-    for (const double rest : rests) sum += rest;
-    return sum / rows.rows;
-  }
-
-  const Kernels& kernels_;
-  const Aligned<int16_t> packed_;
-  const Scratch directions_, projected_;
-};
-
 // One thread's tile of queries, of which ever fewer are left.
 class Tile {
  public:
-  Tile(const Kernels& kernels, const FixedKernels& fixed, const UnitRows& query, const Bank& bank, float bound,
+  Tile(const Kernels& kernels, const FixedKernels& fixed, const UnitRows& query, const BoundedBank& bank, float bound,
        bool* reliable)
       : kernels_(kernels),
         fixed_(fixed),
@@ -310,7 +181,7 @@ class Tile {
 
   // Marks the rows that the bound leaves possible and compares with every query's most promising one.
   void bound_candidates() {
-    repack();
+    if (left_.size() < list_.size()) repack();
     const int64_t padded = round_up(int64_t(list_.size()), kernels_.left);
     pack_listed(query_.rows, query_.inverse_norm.data(), list_.data(), int64_t(list_.size()), kernels_.left,
                 panels_.get());
@@ -320,7 +191,7 @@ class Tile {
     possible_.assign(left_.size() * words_, 0);
     best_.assign(left_.size(), -1);
     highest_.assign(left_.size(), -INFINITY);
-    const float limit = bound_ - kSlack;
+    const float limit = bound_ - BoundedBank::kSlack;
     for (int64_t first = 0; first < bank_.rows.rows; first += kBankTile) {
       const int64_t count = std::min(kBankTile, bank_.rows.rows - first);
       const int64_t width = round_up(count, kernels_.right);
@@ -364,7 +235,7 @@ class Tile {
   const Kernels& kernels_;
   const FixedKernels& fixed_;
   const UnitRows& query_;
-  const Bank& bank_;
+  const BoundedBank& bank_;
   const float bound_;
   bool* reliable_;
   Exact exact_;
@@ -392,7 +263,7 @@ void confidence_filter(const Rows& query, const Rows& bank, double threshold, co
   const FixedKernels& fixed = fixed_kernels();
   const float bound = largest_outside(static_cast<float>(threshold));
   const UnitRows unit_query(query);
-  const Bank packed(kernels, fixed, bank, bound);
+  const BoundedBank packed(kernels, fixed, bank, bound);
   const int64_t total = int64_t(rows.size());
   parallel_tasks((total + kQueryTile - 1) / kQueryTile, [&](const auto& next) {
     Tile tile(kernels, fixed, unit_query, packed, bound, reliable);
