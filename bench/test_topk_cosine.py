@@ -4,20 +4,29 @@ import faiss
 import pytest
 import torch
 from conftest import Race
+from test_confidence_filter import pixel_features
 from torch.nn.functional import normalize
 
 from cfr_fast.ops import loader, topk_cosine
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "d", "k"),
-    [(8192, 5017, 768, 3), (4096, 20070, 768, 3), (50176, 5017, 768, 1)],
+    ("kind", "n", "m", "d", "k"),
+    [
+        ("random", 8192, 5017, 768, 3),
+        ("random", 4096, 20070, 768, 3),
+        ("random", 50176, 5017, 768, 1),
+        ("smooth", 8192, 5017, 768, 3),  # neighbouring pixels: keys nearly as good as the best are many
+    ],
     ids=lambda value: str(value),
 )
-def test_topk_cosine(race: Race, threads: int, n: int, m: int, d: int, k: int) -> None:
+def test_topk_cosine(race: Race, threads: int, kind: str, n: int, m: int, d: int, k: int) -> None:
     """The bare product is the least that an exact search has to do; it leaves [N, M] behind, unsearched."""
     generator = torch.Generator().manual_seed(0)
-    query, keys = torch.randn(n, d, generator=generator), torch.randn(m, d, generator=generator)
+    if kind == "random":
+        query, keys = torch.randn(n, d, generator=generator), torch.randn(m, d, generator=generator)
+    else:
+        query, keys = pixel_features(1, 0.3)[::6][:n], pixel_features(2, 0.3)[::10][:m].contiguous()
     assert loader.load() is not None
     faiss.omp_set_num_threads(threads)
     index = faiss.IndexFlatIP(d)

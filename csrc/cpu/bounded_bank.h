@@ -1,5 +1,5 @@
-// A bank of rows packed for products in fixed point, with an upper bound of its similarities to any query: from a
-// subspace of few directions plus the lengths of the rests (Cauchy–Schwarz).
+// A bank of rows packed for products in fixed point, with an upper bound of its similarities to any query:
+// from a subspace of few directions plus the lengths of the rests (Cauchy–Schwarz).
 #pragma once
 
 #include "fixed_point.h"
@@ -8,8 +8,8 @@ namespace cfr::cpu {
 
 class BoundedBank {
  public:
-  static constexpr int64_t kTile = 192;  // bank rows per product, a multiple of every panel width
-  static constexpr int64_t kWidth = 64;  // columns of the bound: directions and the length of the rest
+  static constexpr int64_t kTile = 192;     // bank rows per product, a multiple of every panel width
+  static constexpr int64_t kWidth = 64;     // columns of the bound: directions and the length of the rest
   static constexpr float kSlack = 1e-5f;  // above every rounding error of the bound
 
   // `limit`: the similarity above which rows are wanted; it says whether the bound is worth its time.

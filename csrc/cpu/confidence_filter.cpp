@@ -1,14 +1,14 @@
 // Which queries have no bank row nearer than the threshold: a query leaves as soon as one row satisfies it.
 //
-// Products in fixed point decide wherever the limit lies outside their error, the exact similarities of topk_cosine
-// elsewhere: the answer equals the exhaustive one to the last bit, and what follows only chooses which products are
-// worth computing. A tile of queries meets
+// Products in fixed point decide wherever the limit lies outside their error, the exact similarities of
+// topk_cosine elsewhere: the answer equals the exhaustive one to the last bit, and what follows only chooses
+// which products are worth computing. A tile of queries meets
 //   1. the rows that satisfied the last tiles' queries: neighbouring pixels resemble the same row;
 //   2. an upper bound of all similarities from a subspace of few directions plus the lengths of the rests
 //      (Cauchy–Schwarz), then every query's row of the highest bound;
 //   3. the rows that the bound leaves possible for those that remain.
-// Where the bound says nothing (a threshold too far or features without dominant directions) the tile meets the
-// whole bank in its own order, and is compacted on the way.
+// Where the bound says nothing (a threshold too far or features without dominant directions) the tile meets
+// the whole bank in its own order, and is compacted on the way.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -20,9 +20,9 @@ namespace cfr::cpu {
 namespace {
 
 constexpr int64_t kBankTile = BoundedBank::kTile, kWidth = BoundedBank::kWidth;
-constexpr int64_t kQueryTile = 96;     // queries per tile: the packed tile stays in the second-level cache
-constexpr int64_t kRecent = 48;        // satisfying rows remembered from tile to tile
-constexpr int64_t kPause = 16;         // tiles without a bound after one whose bound left most rows possible
+constexpr int64_t kQueryTile = 96;  // queries per tile: the packed tile stays in the second-level cache
+constexpr int64_t kRecent = 48;     // satisfying rows remembered from tile to tile
+constexpr int64_t kPause = 16;      // tiles without a bound after one whose bound left most rows possible
 
 // The largest similarity s with 1 − s >= threshold in float32, found by bisection over the ordered floats.
 float largest_outside(float threshold) {
@@ -45,8 +45,8 @@ float largest_outside(float threshold) {
 // One thread's tile of queries, of which ever fewer are left.
 class Tile {
  public:
-  Tile(const Kernels& kernels, const FixedKernels& fixed, const UnitRows& query, const BoundedBank& bank, float bound,
-       bool* reliable)
+  Tile(const Kernels& kernels, const FixedKernels& fixed, const UnitRows& query, const BoundedBank& bank,
+       float bound, bool* reliable)
       : kernels_(kernels),
         fixed_(fixed),
         query_(query),
@@ -68,7 +68,8 @@ class Tile {
     const std::vector<int64_t>& specials = bank_.unit.specials;
     for (int64_t i = 0; i < count; ++i) {
       const bool whole = query_.special(list[i]);
-      if (any_exact(list[i], whole ? Choice{0, bank_.rows.rows} : Choice{0, int64_t(specials.size()), specials.data()}))
+      const Choice exact{0, int64_t(specials.size()), specials.data()};
+      if (any_exact(list[i], whole ? Choice{0, bank_.rows.rows} : exact))
         reliable_[list[i]] = true;
       else if (!whole)
         left_.push_back({list[i]});

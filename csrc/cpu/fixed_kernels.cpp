@@ -185,26 +185,35 @@ CFR_AVX2_FMA float round(const float* x, int64_t cols, float factor, int16_t* ou
   return total(_mm256_add_ps(sum[0], sum[1]));
 }
 
+// sum[key] += unit[i, i + 8) · keys[key][i, i + 8), of which `load` reads the eight.
+template <class Load>
+CFR_AVX2_FMA CFR_INLINE void add_products(const float* unit, const float* const* keys, int64_t i,
+                                          const Load& load, __m256* sum) {
+  const __m256 left = load(unit + i);
+  CFR_UNROLL
+  for (int key = 0; key < kExactBatch; ++key) sum[key] = _mm256_fmadd_ps(left, load(keys[key] + i), sum[key]);
+}
+
 CFR_AVX2_FMA void dots(const float* unit, const float* const* keys, int64_t cols, float* out) {
-  const float *a = keys[0], *b = keys[1], *c = keys[2], *d = keys[3];
-  __m256 sum[kExactBatch][2] = {};
+  const float* const rows[kExactBatch] = {keys[0], keys[1], keys[2], keys[3]};
+  const auto whole = [&](const float* x) CFR_AVX2_FMA { return _mm256_loadu_ps(x); };
+  __m256 even[kExactBatch] = {}, odd[kExactBatch] = {};
   int64_t i = 0;
-  for (; i + 16 <= cols; i += 16)
-    for (int j = 0; j < 2; ++j) {
-      const __m256 left = _mm256_loadu_ps(unit + i + 8 * j);
-      sum[0][j] = _mm256_fmadd_ps(left, _mm256_loadu_ps(a + i + 8 * j), sum[0][j]);
-      sum[1][j] = _mm256_fmadd_ps(left, _mm256_loadu_ps(b + i + 8 * j), sum[1][j]);
-      sum[2][j] = _mm256_fmadd_ps(left, _mm256_loadu_ps(c + i + 8 * j), sum[2][j]);
-      sum[3][j] = _mm256_fmadd_ps(left, _mm256_loadu_ps(d + i + 8 * j), sum[3][j]);
-    }
-  for (int j = 0; i < cols; i += 8, ++j) {
-    const __m256i mask = lanes_below(std::min<int64_t>(8, cols - i));
-    const __m256 left = _mm256_maskload_ps(unit + i, mask);
-    CFR_UNROLL
-    for (int key = 0; key < kExactBatch; ++key)
-      sum[key][j] = _mm256_fmadd_ps(left, _mm256_maskload_ps(keys[key] + i, mask), sum[key][j]);
+  for (; i + 16 <= cols; i += 16) {
+    add_products(unit, rows, i, whole, even);
+    add_products(unit, rows, i + 8, whole, odd);
   }
-  for (int key = 0; key < kExactBatch; ++key) out[key] = total(_mm256_add_ps(sum[key][0], sum[key][1]));
+  if (i + 8 <= cols) {
+    add_products(unit, rows, i, whole, even);
+    i += 8;
+  }
+  if (i < cols) {
+    const __m256i mask = lanes_below(cols - i);
+    const auto part = [&](const float* x) CFR_AVX2_FMA { return _mm256_maskload_ps(x, mask); };
+    add_products(unit, rows, i, part, odd);
+  }
+  CFR_UNROLL
+  for (int key = 0; key < kExactBatch; ++key) out[key] = total(_mm256_add_ps(even[key], odd[key]));
 }
 
 constexpr FixedKernels kernels = {kLeft, kRight, multiply, first_above, round, dots};

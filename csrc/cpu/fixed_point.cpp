@@ -9,19 +9,41 @@
 namespace cfr::cpu {
 namespace {
 
-constexpr float kLargest = 32766;        // int16's largest value, less one for the rounding of x · S
-constexpr double kLongest = 46300;       // of the integer rows
-constexpr float kLowestInverse = 1e-36f; // longer rows may overflow float32 in a product
+constexpr float kLargest = 32766;         // int16's largest value, less one for the rounding of x · S
+constexpr double kLongest = 46300;        // of the integer rows
+constexpr float kLowestInverse = 1e-36f;  // longer rows may overflow float32 in a product
 
 int64_t slice_pairs(int64_t cols) { return slice_depth(fixed_depth(cols) / 2); }
 
 float fixed_scale(const float* x, int64_t cols, float inverse_norm) {
   if (!(inverse_norm >= kLowestInverse)) return 0;  // NaN, and infinite elements, whose inverse norm is 0
-  float largest = 0;
-  for (int64_t i = 0; i < cols; ++i) largest = std::max(largest, std::fabs(x[i]));
+  constexpr int kLanes = 16;
+  float lanes[kLanes] = {}, largest = 0;
+  const int64_t whole = cols / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = std::max(lanes[lane], std::fabs(x[i + lane]));
+  for (int64_t i = whole; i < cols; ++i) lanes[i - whole] = std::max(lanes[i - whole], std::fabs(x[i]));
+  for (const float lane : lanes) largest = std::max(largest, lane);
   const double longest = std::max(1.0, kLongest - std::sqrt(double(cols)) / 2);
   const double unit = double(largest) * inverse_norm;
   return float(longest * unit <= kLargest ? longest : kLargest / unit);
+}
+
+// Slice [pairs][width][2] of `width` rows that begin `depth` integers apart.
+template <int64_t width>
+void interleave(const int16_t* rows, int64_t depth, int64_t pairs, int16_t* out) {
+  for (int64_t k = 0; k < pairs; ++k)
+    for (int64_t i = 0; i < width; ++i, out += 2) std::memcpy(out, rows + i * depth + 2 * k, 4);
+}
+
+void interleave(const int16_t* rows, int64_t depth, int64_t pairs, int64_t width, int16_t* out) {
+  switch (width) {  // the widths that there are, so that the loops unroll
+    case 4: return interleave<4>(rows, depth, pairs, out);
+    case 6: return interleave<6>(rows, depth, pairs, out);
+    case 8: return interleave<8>(rows, depth, pairs, out);
+    case 16: return interleave<16>(rows, depth, pairs, out);
+    default: std::abort();
+  }
 }
 
 }  // namespace
@@ -59,16 +81,15 @@ void pack_fixed(const FixedKernels& kernels, const UnitRows& matrix, const Choic
         std::fill(integers, integers + depth, int16_t(0));
       } else {
         scale = common ? common : matrix.scale[row];
-        squares = kernels.round(rows.data + row * rows.stride, rows.cols, matrix.inverse_norm[row] * scale, integers);
+        squares = kernels.round(rows.data + row * rows.stride, rows.cols, matrix.inverse_norm[row] * scale,
+                                integers);
         if (depth > rows.cols) integers[rows.cols] = 0;
       }
       if (residual && row >= 0) residual[first + i] = std::sqrt(squares) / scale;
     }
     for (int64_t start = 0; start < pairs; start += deepest) {
       const int64_t slice = std::min(deepest, pairs - start);
-      int16_t* to = out + 2 * (start * padded + first * slice);
-      for (int64_t k = start; k < start + slice; ++k)
-        for (int64_t i = 0; i < width; ++i, to += 2) std::memcpy(to, panel.get() + i * depth + 2 * k, 4);
+      interleave(panel.get() + 2 * start, depth, slice, width, out + 2 * (start * padded + first * slice));
     }
   }
 }

@@ -1,10 +1,11 @@
-// Products of unit rows in 16-bit fixed point, which take fewer cycles than float32, and a bound of what they miss:
-// they choose the candidates, and `Exact` decides.
+// Products of unit rows in 16-bit fixed point, which take fewer cycles than float32, and a bound of what they
+// miss: they choose the candidates, and `Exact` decides.
 //
-// A row x of unit length becomes integers X = round(S · x) with the residual e = ‖x − X / S‖. By Cauchy–Schwarz
+// A row x of unit length becomes integers X = round(S · x) with the residual e = ‖x − X / S‖. By
+// Cauchy–Schwarz
 //     |x · y − (X · Y) / (Sx · Sy)| <= ‖x − X / Sx‖ · ‖y‖ + ‖X / Sx‖ · ‖y − Y / Sy‖ <= ex + (1 + ex) · ey.
-// S is at most 46,300 − √cols / 2, so that ‖X‖ <= S + √cols / 2 <= 46,300: every sum of products, partial ones
-// included, stays below 46,340² < 2^31, and int32 holds it exactly.
+// S is at most 46,300 − √cols / 2, so that ‖X‖ <= S + √cols / 2 <= 46,300: every sum of products, partial
+// ones included, stays below 46,340² < 2^31, and int32 holds it exactly.
 #pragma once
 
 #include "gemm.h"
@@ -50,9 +51,10 @@ struct Choice {
   int64_t operator[](int64_t i) const { return list ? list[i] : first + i; }
 };
 
-// Packs rows as [slice][panel][pairs][width][2] integers, all with `common` for S, or each with its own where that is
-// 0. Odd depths, special rows and a last panel that is not full become zeros. `out` holds
-// round_up(count, width) · fixed_depth(cols) integers; residual[i] (null: not wanted) becomes e of the i-th row.
+// Packs rows as [slice][panel][pairs][width][2] integers, all with `common` for S, or each with its own where
+// that is 0. Odd depths, special rows and a last panel that is not full become zeros. `out` holds
+// round_up(count, width) · fixed_depth(cols) integers; residual[i] (null: not wanted) becomes e of the i-th
+// row.
 void pack_fixed(const FixedKernels& kernels, const UnitRows& matrix, const Choice& choice, float common,
                 int64_t width, int16_t* out, float* residual);
 
@@ -68,7 +70,8 @@ double fixed_error(double residual, double other, double scales, int64_t cols);
 // The nearest int32 at or below the value.
 int32_t floor_to_int32(double value);
 
-// Similarities that decide: float32 products in one order of sums, whatever the tiling or the number of threads.
+// Similarities that decide: float32 products in one order of sums, whatever the tiling or the number of
+// threads.
 class Exact {
  public:
   Exact(const FixedKernels& kernels, const UnitRows& query, const UnitRows& keys);

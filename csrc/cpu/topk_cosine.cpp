@@ -1,5 +1,5 @@
-// Top-k cosine without the N × M matrix: tiles of the product in fixed point are searched while they are in cache,
-// and the exact similarities of the few rows that may belong to the answer decide.
+// Top-k cosine without the N × M matrix: tiles of the product in fixed point are searched while they are in
+// cache, and the exact similarities of the few rows that may belong to the answer decide.
 #include <algorithm>
 #include <cmath>
 
@@ -10,9 +10,9 @@ namespace cfr::cpu {
 namespace {
 
 constexpr int64_t kKeyBlock = 7680;  // keys packed at a time: bounds the memory, costs one barrier each
-constexpr int64_t kKeyTile = 192;    // keys per tile of the product, a multiple of every panel width
+constexpr int64_t kKeyTile = 96;     // keys per tile of the product, a multiple of every panel width
 constexpr int64_t kQueryTile = 96;   // queries per tile: the packed tile stays in the second-level cache
-constexpr int64_t kPending = 128;    // candidates that wait for their exact similarity
+constexpr int64_t kPending = 96;     // candidates that wait for their exact similarity
 
 // torch's order of values: NaN above everything.
 bool above(float a, float b) { return a > b || (std::isnan(a) && !std::isnan(b)); }
@@ -53,8 +53,9 @@ struct Best {
   }
 };
 
-// One query's candidates in one block of keys. Products that lie below the k-th highest by more than twice their
-// error cannot be among the k best; nor can those that lie below the k-th best exact similarity by more than it.
+// One query's candidates in one block of keys. Products that lie below the k-th highest by more than twice
+// their error cannot be among the k best; nor can those that lie below the k-th best exact similarity by more
+// than it.
 class Candidates {
  public:
   void start(const Best& best, int64_t row, double scales, double error) {
@@ -152,7 +153,7 @@ void topk_cosine(const Rows& query_rows, const Rows& key_rows, int64_t k, float*
                    key_residual.data() + (first - block));
       }
     });
-    const float coarsest = *std::max_element(key_residual.begin(), key_residual.begin() + (block_end - block));
+    const float coarsest = *std::max_element(key_residual.data(), key_residual.data() + (block_end - block));
 
     parallel_tasks(tiles, [&](const auto& next) {
       const Aligned<int16_t> packed_query(query_tile * depth);
@@ -173,13 +174,14 @@ void topk_cosine(const Rows& query_rows, const Rows& key_rows, int64_t k, float*
           }
           if (whole) continue;
           const double scales = double(query.scale[row + i]) * keys.lowest_scale;
-          candidates[i].start(best(row + i), row + i, scales, fixed_error(residual[i], coarsest, scales, cols));
+          const double error = fixed_error(residual[i], coarsest, scales, cols);
+          candidates[i].start(best(row + i), row + i, scales, error);
         }
         for (int64_t first = block; first < block_end; first += kKeyTile) {
           const int64_t count = std::min(kKeyTile, block_end - first);
           const int64_t width = round_up(count, kernels.right);
-          multiply_fixed(kernels, packed_query.get(), round_up(rows, kernels.left), packed_tile(first), width, cols,
-                         product.get());
+          multiply_fixed(kernels, packed_query.get(), round_up(rows, kernels.left), packed_tile(first), width,
+                         cols, product.get());
           for (int64_t i = 0; i < rows; ++i)
             if (!query.special(row + i))
               candidates[i].search(kernels, exact, keys, product.get() + i * width, count, first);
