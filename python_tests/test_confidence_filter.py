@@ -154,6 +154,41 @@ def test_a_threshold_at_a_distance_itself_decides_alike_in_every_run(kernels: st
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("d", [33, 385, 768, 1152])
+@pytest.mark.parametrize("spread", [1e-6, 1e-4, 1e-2])
+def test_thresholds_closer_to_distances_than_fixed_point_can_tell(
+    kernels: str, d: int, spread: float
+) -> None:
+    base = randn(1, d)
+    query = base + spread * randn(101, d, seed=1)
+    bank = base + 0.2 * randn(1, d, seed=2) + spread * randn(400, d, seed=3)
+    distance = 1 - torch.ops.cfr_fast.topk_cosine(query, bank, 1)[0][:, 0]
+    for chosen in distance.sort().values[::10]:
+        for threshold in (chosen, *(chosen.nextafter(torch.tensor(end)) for end in (-9.0, 9.0))):
+            got = confidence_filter(query, bank, float(threshold))
+            assert torch.equal(got, (distance >= threshold).nonzero()[:, 0])
+
+
+def test_one_huge_element_makes_the_steps_coarse(kernels: str) -> None:
+    query, bank = low_rank(150, 500, 300)
+    query[::2, 7], bank[::3, 7] = 1e5, -1e5
+    for share in (0.3, 0.7):
+        assert_right(query, bank, share)
+    assert_right(query, bank[::3], 0.3)
+
+
+def test_rows_that_have_no_fixed_point(kernels: str) -> None:
+    query, bank = low_rank(120, 400, 300)
+    query[5], query[6] = query[5] * 1e37, 0
+    bank[9], bank[100] = bank[9] * 1e37, 0
+    for share in (0.1, 0.5, 0.9):
+        assert_right(query, bank, share)
+    query[7, 3] = torch.inf
+    assert 7 not in confidence_filter(query, bank, 0.0).tolist()
+    bank[9, 3] = torch.inf
+    assert confidence_filter(query, bank, 0.0).numel() == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_dtypes_go_through_the_reference(dtype: torch.dtype) -> None:
     query, bank = randn(9, 40).to(dtype), randn(30, 40, seed=1).to(dtype)

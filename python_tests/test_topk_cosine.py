@@ -119,7 +119,7 @@ def test_zero_rows_have_similarity_zero(kernels: str) -> None:
     assert (similarity[0, 0], index[0, 0]) == (0, 5)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e25])
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e25, 1e30, 1e37])
 def test_any_scale(kernels: str, scale: float) -> None:
     query, keys = randn(9, 40) * scale, randn(30, 40, seed=1) * 1e-5
     assert_right(query, keys, 3)
@@ -132,6 +132,73 @@ def test_nan_comes_first_as_in_the_reference(kernels: str) -> None:
     expected, rows = reference.topk_cosine(query, keys, 3)
     assert torch.equal(similarity.isnan(), expected.isnan())
     assert torch.equal(index, rows)
+
+
+def assert_exhaustive(query: Tensor, keys: Tensor, k: int) -> None:
+    """Bit for bit what a sort of all similarities gives, each of them from a call with one key."""
+    each = [topk_cosine(query, keys[row : row + 1], 1)[0] for row in range(len(keys))]
+    ordered = torch.cat(each, dim=1).sort(dim=1, descending=True, stable=True)
+    similarity, index = topk_cosine(query, keys, k)
+    torch.testing.assert_close(similarity, ordered.values[:, :k], rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(index, ordered.indices[:, :k])
+
+
+def close_keys(query: Tensor, m: int, spread: float) -> Tensor:
+    """Rows whose similarities to a query are closer than one step of 16-bit fixed point."""
+    return (query + 0.2 * randn(*query.shape, seed=2)).repeat(m, 1) * (
+        1 + spread * randn(m, query.shape[1], seed=1)
+    )
+
+
+@pytest.mark.parametrize("d", [33, 64, 385, 768, 1152])
+@pytest.mark.parametrize("spread", [1e-6, 1e-4, 1e-2])
+def test_near_ties_are_ordered_exactly(kernels: str, d: int, spread: float) -> None:
+    query = randn(1, d)
+    keys = close_keys(query, 300, spread)
+    many = torch.cat([query, query + 0.3 * randn(7, d, seed=4), randn(7, d, seed=5)])
+    for k in (1, 5, 32):
+        assert_exhaustive(many, keys, k)
+    assert_exhaustive(many, keys[:3], 3)
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "blocks"])
+@pytest.mark.parametrize("k", [1, 3, 32])
+def test_orders_in_which_every_key_displaces_another(kernels: str, order: str, k: int) -> None:
+    query, start = randn(1, 129), randn(1, 129, seed=1)
+    share = torch.linspace(0, 1, 500)[:, None]
+    share = {"ascending": share, "descending": share.flip(0), "blocks": share.roll(250, 0)}[order]
+    assert_exhaustive(query, share * query + (1 - share) * start, k)
+
+
+@pytest.mark.parametrize("m", [1, 127, 128, 129, 500])
+def test_all_keys_equal(kernels: str, m: int) -> None:
+    query, k = randn(9, 385), min(m, 32)
+    similarity, index = topk_cosine(query, randn(1, 385, seed=1).expand(m, 385), k)
+    assert (similarity == similarity[:, :1]).all()
+    assert torch.equal(index, torch.arange(k).expand(9, k))
+
+
+@pytest.mark.parametrize("huge", ["query", "keys", "both"])
+def test_one_huge_element_makes_the_steps_coarse(kernels: str, huge: str) -> None:
+    query, keys = randn(13, 200), randn(400, 200, seed=1)
+    if huge != "keys":
+        query[::2, 7] += 1e5
+    if huge != "query":
+        keys[::3, 7], keys[1, 8] = 1e5, -1e7
+    assert_right(query, keys, 9)
+    assert_exhaustive(query, keys, 9)
+
+
+def test_rows_that_have_no_fixed_point(kernels: str) -> None:
+    query, keys = randn(11, 70), randn(300, 70, seed=1)
+    keys[40:80, 3], keys[100:103], keys[200, 1] = torch.nan, keys[100:103] * 1e37, torch.inf
+    query[3, 1], query[5], query[6] = torch.inf, query[5] * 1e37, 0
+    for k in (1, 7, 32):
+        assert_exhaustive(query, keys, k)
+    finite = ~keys.isnan().any(dim=1) & ~keys.isinf().any(dim=1)
+    assert_right(query[4:], keys[finite], 5)
+    keys[:] = torch.nan
+    assert_exhaustive(query, keys, 32)
 
 
 def test_same_bits_whatever_the_run_the_threads_and_the_tiling(kernels: str) -> None:

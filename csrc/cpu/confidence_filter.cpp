@@ -1,30 +1,28 @@
 // Which queries have no bank row nearer than the threshold: a query leaves as soon as one row satisfies it.
 //
-// Every similarity that decides comes from the same product as in topk_cosine, so the answer equals the exhaustive
-// one to the last bit; what follows only chooses which products are worth computing. A tile of queries meets
+// Products in fixed point decide wherever the limit lies outside their error, the exact similarities of
+// topk_cosine elsewhere: the answer equals the exhaustive one to the last bit, and what follows only chooses
+// which products are worth computing. A tile of queries meets
 //   1. the rows that satisfied the last tiles' queries: neighbouring pixels resemble the same row;
 //   2. an upper bound of all similarities from a subspace of few directions plus the lengths of the rests
 //      (Cauchy–Schwarz), then every query's row of the highest bound;
 //   3. the rows that the bound leaves possible for those that remain.
-// Where the bound says nothing (a threshold too far or features without dominant directions) the tile meets the
-// whole bank in its own order, and is compacted on the way.
+// Where the bound says nothing (a threshold too far or features without dominant directions) the tile meets
+// the whole bank in its own order, and is compacted on the way.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "norms.h"
+#include "bounded_bank.h"
+#include "parallel.h"
 
 namespace cfr::cpu {
 namespace {
 
-constexpr int64_t kQueryTile = 96;     // queries per tile: the packed tile stays in the second-level cache
-constexpr int64_t kBankTile = 192;     // bank rows per product, a multiple of every panel width
-constexpr int64_t kRecent = 48;        // satisfying rows remembered from tile to tile
-constexpr int64_t kWidth = 64;         // columns of the bound: directions and the length of the rest
-constexpr int64_t kDirections = kWidth - 1;
-constexpr int64_t kSample = 256;       // bank rows that choose the directions
-constexpr int64_t kPause = 16;         // tiles without a bound after one whose bound left most rows possible
-constexpr float kSlack = 1e-5f;        // above every rounding error of the bound
+constexpr int64_t kBankTile = BoundedBank::kTile, kWidth = BoundedBank::kWidth;
+constexpr int64_t kQueryTile = 96;  // queries per tile: the packed tile stays in the second-level cache
+constexpr int64_t kRecent = 48;     // satisfying rows remembered from tile to tile
+constexpr int64_t kPause = 16;      // tiles without a bound after one whose bound left most rows possible
 
 // The largest similarity s with 1 − s >= threshold in float32, found by bisection over the ordered floats.
 float largest_outside(float threshold) {
@@ -44,148 +42,39 @@ float largest_outside(float threshold) {
   return number(low);
 }
 
-double dot(const float* a, const float* b, int64_t cols) {
-  constexpr int kLanes = 8;
-  double lanes[kLanes] = {}, sum = 0;
-  int64_t col = 0;
-  for (; col + kLanes <= cols; col += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += double(a[col + lane]) * b[col + lane];
-  for (; col < cols; ++col) sum += double(a[col]) * b[col];
-  for (const double lane : lanes) sum += lane;
-  return sum;
-}
-
-// Orthonormal rows in place, by Gram–Schmidt run twice; a dependent row becomes zero.
-void orthonormalize(float* rows, int64_t count, int64_t cols) {
-  for (int64_t i = 0; i < count; ++i) {
-    float* row = rows + i * cols;
-    for (int round = 0; round < 2; ++round) {
-      const double before = std::sqrt(dot(row, row, cols));
-      for (int64_t j = 0; j < i; ++j) {
-        const float* other = rows + j * cols;
-        const float along = static_cast<float>(dot(row, other, cols));
-        for (int64_t col = 0; col < cols; ++col) row[col] -= along * other[col];
-      }
-      const double after = std::sqrt(dot(row, row, cols));
-      const float scale = after > 1e-4 * before ? static_cast<float>(1 / after) : 0.0f;
-      for (int64_t col = 0; col < cols; ++col) row[col] *= scale;
-    }
-  }
-}
-
-// The bank as the tiles of queries meet it.
-class Bank {
- public:
-  Bank(const Kernels& kernels, const Rows& rows, float bound)
-      : rows(rows),
-        scale(parallel_inverse_norms(rows)),
-        kernels_(kernels),
-        padded_(round_up(rows.rows, kernels.right)),
-        packed_(padded_ * rows.cols),
-        directions_(kWidth * rows.cols),
-        projected_(padded_ * kWidth) {
-    over_tiles([&](int64_t first, int64_t count) {
-      pack(rows, scale.data() + first, first, count, kernels.right, packed_.get() + first * rows.cols);
-    });
-    // Projecting has to be much cheaper than the products that it saves.
-    if (rows.rows >= kSample && rows.cols >= 4 * kWidth) bounded = choose_directions() < bound;
-  }
-
-  const float* tile(int64_t first) const { return packed_.get() + first * rows.cols; }
-  const float* projected_tile(int64_t first) const { return projected_.get() + first * kWidth; }
-
-  // out[padded, kWidth] of packed left panels: coordinates along the directions and the length of the rest.
-  void project(const float* panels, int64_t padded, float* out) const {
-    multiply(kernels_, panels, padded, directions_.get(), kWidth, rows.cols, out);
-    for (int64_t i = 0; i < padded; ++i) {
-      float* row = out + i * kWidth;
-      const float rest = 1 - static_cast<float>(dot(row, row, kDirections));
-      row[kDirections] = std::sqrt(std::max(0.0f, rest) + kSlack);
-    }
-  }
-
-  const Rows rows;
-  const std::vector<float> scale;
-  bool bounded = false;  // whether the subspace tells bank rows apart at this threshold
-
- private:
-  template <class Body>
-  void over_tiles(const Body& body) const {
-    parallel_tasks((rows.rows + kBankTile - 1) / kBankTile, [&](const auto& next) {
-      for (int64_t task; (task = next()) >= 0;)
-        body(task * kBankTile, std::min(kBankTile, rows.rows - task * kBankTile));
-    });
-  }
-
-  // One step of subspace iteration from rows spread over the bank; returns the mean squared rest of its rows.
-  double choose_directions() {
-    const int64_t cols = rows.cols;
-    std::vector<int64_t> sample(kSample), start(kDirections);
-    for (int64_t i = 0; i < kSample; ++i) sample[i] = i * rows.rows / kSample;
-    for (int64_t i = 0; i < kDirections; ++i) start[i] = i * rows.rows / kDirections;
-    const int64_t left = round_up(kDirections, kernels_.left), right = round_up(kSample, kernels_.right);
-    const Scratch a(left * cols), b(right * cols), weights(left * right), basis(kWidth * cols);
-    pack_listed(rows, scale.data(), start.data(), kDirections, kernels_.left, a.get());
-    pack_listed(rows, scale.data(), sample.data(), kSample, kernels_.right, b.get());
-    multiply(kernels_, a.get(), left, b.get(), right, cols, weights.get());
-    std::fill(basis.get(), basis.get() + kWidth * cols, 0.0f);
-    parallel_tasks(kDirections, [&](const auto& next) {
-      for (int64_t i; (i = next()) >= 0;)
-        for (int64_t j = 0; j < kSample; ++j) {
-          const float weight = weights.get()[i * right + j] * scale[sample[j]];
-          const float* x = rows.data + sample[j] * rows.stride;
-          float* out = basis.get() + i * cols;
-          for (int64_t col = 0; col < cols; ++col) out[col] += weight * x[col];
-        }
-    });
-    orthonormalize(basis.get(), kDirections, cols);
-    const std::vector<float> ones(kBankTile, 1.0f);
-    pack({basis.get(), kWidth, cols, cols}, ones.data(), 0, kWidth, kernels_.right, directions_.get());
-
-    std::vector<double> rests((rows.rows + kBankTile - 1) / kBankTile);
-    over_tiles([&](int64_t first, int64_t count) {
-      const int64_t padded = round_up(count, kernels_.left);
-      const Scratch panels(padded * cols), out(padded * kWidth);
-      pack(rows, scale.data() + first, first, count, kernels_.left, panels.get());
-      project(panels.get(), padded, out.get());
-      pack({out.get(), count, kWidth, kWidth}, ones.data(), 0, count, kernels_.right,
-           projected_.get() + first * kWidth);
-      for (int64_t i = 0; i < count; ++i) {
-        const double rest = out.get()[i * kWidth + kDirections];
-        rests[first / kBankTile] += rest * rest;
-      }
-    });
-    double sum = 0;
-    for (const double rest : rests) sum += rest;
-    return sum / rows.rows;
-  }
-
-  const Kernels& kernels_;
-  const int64_t padded_;
-  const Scratch packed_, directions_, projected_;
-};
-
 // One thread's tile of queries, of which ever fewer are left.
 class Tile {
  public:
-  Tile(const Kernels& kernels, const Rows& query, const float* scale, const Bank& bank, float bound,
-       bool* reliable)
+  Tile(const Kernels& kernels, const FixedKernels& fixed, const UnitRows& query, const BoundedBank& bank,
+       float bound, bool* reliable)
       : kernels_(kernels),
+        fixed_(fixed),
         query_(query),
-        scale_(scale),
         bank_(bank),
         bound_(bound),
         reliable_(reliable),
-        panels_(kCapacity * query.cols),
-        gathered_(kBankTile * query.cols),
+        exact_(fixed, query, bank.unit),
+        packed_(kCapacity * fixed_depth(query.rows.cols)),
+        gathered_(kBankTile * fixed_depth(query.rows.cols)),
         product_(kCapacity * kBankTile + kOverread),
+        bounds_(kCapacity * kBankTile + kOverread),
+        panels_(bank.bounded ? kCapacity * query.rows.cols : 0),
         projection_(kCapacity * kWidth),
         projected_(kCapacity * kWidth),
         words_((bank.rows.rows + 63) / 64) {}
 
   void run(const int64_t* list, int64_t count) {
     left_.clear();
-    for (int64_t i = 0; i < count; ++i) left_.push_back({list[i], i});
+    const std::vector<int64_t>& specials = bank_.unit.specials;
+    for (int64_t i = 0; i < count; ++i) {
+      const bool whole = query_.special(list[i]);
+      const Choice exact{0, int64_t(specials.size()), specials.data()};
+      if (any_exact(list[i], whole ? Choice{0, bank_.rows.rows} : exact))
+        reliable_[list[i]] = true;
+      else if (!whole)
+        left_.push_back({list[i]});
+    }
+    if (left_.empty()) return;
     repack();
     compare_listed(std::vector<int64_t>(recent_));
     if (left_.empty()) return;
@@ -206,17 +95,35 @@ class Tile {
 
   struct Query {
     int64_t row;
-    int64_t slot;  // its row of the packed tile
+    int64_t slot = 0;           // its row of the packed tile
+    int32_t low = 0, high = 0;  // products up to `low` do not satisfy it, those above `high` do
   };
+
+  bool any_exact(int64_t query_row, const Choice& rows) {
+    if (rows.count) exact_.choose(query_row);
+    for (int64_t first = 0; first < rows.count; first += kExactBatch) {
+      const int64_t count = std::min(kExactBatch, rows.count - first);
+      float similarity[kExactBatch];
+      exact_.compare({rows.first + first, count, rows.list ? rows.list + first : nullptr}, similarity);
+      for (int64_t i = 0; i < count; ++i)
+        if (!(similarity[i] <= bound_)) return true;
+    }
+    return false;
+  }
 
   void repack() {
     list_.clear();
-    for (Query& item : left_) {
-      item.slot = int64_t(list_.size());
-      list_.push_back(item.row);
+    for (const Query& item : left_) list_.push_back(item.row);
+    const int64_t count = int64_t(list_.size()), cols = query_.rows.cols;
+    float residual[kCapacity];
+    pack_fixed(fixed_, query_, {0, count, list_.data()}, 0, fixed_.left, packed_.get(), residual);
+    padded_ = round_up(count, fixed_.left);
+    for (int64_t slot = 0; slot < count; ++slot) {
+      Query& item = left_[slot];
+      const double scales = double(query_.scale[item.row]) * bank_.unit.lowest_scale, limit = bound_ * scales;
+      const double error = fixed_error(residual[slot], bank_.coarsest, scales, cols);
+      item = {item.row, slot, floor_to_int32(limit - error), floor_to_int32(limit + error)};
     }
-    padded_ = round_up(int64_t(list_.size()), kernels_.left);
-    pack_listed(query_, scale_, list_.data(), int64_t(list_.size()), kernels_.left, panels_.get());
   }
 
   void remember(int64_t bank_row) {
@@ -229,14 +136,29 @@ class Tile {
     }
   }
 
-  // Drops the queries that one of `count` packed bank rows satisfies; row_of(i) is the i-th of them.
+  // The first of `count` bank rows found to satisfy the query, else `count`; row_of(i) is the i-th of them.
   template <class RowOf>
-  void compare(const float* bank_panels, int64_t count, const RowOf& row_of) {
-    const int64_t width = round_up(count, kernels_.right);
-    multiply(kernels_, panels_.get(), padded_, bank_panels, width, query_.cols, product_.get());
+  int64_t satisfying(const Query& item, const int32_t* products, int64_t count, const RowOf& row_of) {
+    const auto next = [&](int64_t from) { return fixed_.first_above(products, from, count, item.low); };
+    doubtful_.clear();
+    for (int64_t at = next(0); at < count; at = next(at + 1)) {
+      if (bank_.unit.special(row_of(at))) continue;
+      if (products[at] > item.high) return at;
+      doubtful_.push_back(at);
+    }
+    for (const int64_t at : doubtful_)
+      if (any_exact(item.row, {row_of(at), 1})) return at;
+    return count;
+  }
+
+  // Drops the queries that one of `count` packed bank rows satisfies.
+  template <class RowOf>
+  void compare(const int16_t* bank_panels, int64_t count, const RowOf& row_of) {
+    const int64_t width = round_up(count, fixed_.right);
+    multiply_fixed(fixed_, packed_.get(), padded_, bank_panels, width, query_.rows.cols, product_.get());
     auto kept = left_.begin();
     for (const Query& item : left_) {
-      const int64_t at = kernels_.first_above(product_.get() + item.slot * width, 0, count, bound_);
+      const int64_t at = satisfying(item, product_.get() + item.slot * width, count, row_of);
       if (at == count) {
         *kept++ = item;
       } else {
@@ -245,34 +167,38 @@ class Tile {
       }
     }
     left_.erase(kept, left_.end());
-    if (4 * round_up(int64_t(left_.size()), kernels_.left) <= 3 * padded_) repack();
+    if (4 * round_up(int64_t(left_.size()), fixed_.left) <= 3 * padded_) repack();
   }
 
   void compare_listed(const std::vector<int64_t>& rows) {
     const int64_t total = int64_t(rows.size());
     for (int64_t first = 0; first < total && !left_.empty(); first += kBankTile) {
       const int64_t count = std::min(kBankTile, total - first);
-      pack_listed(bank_.rows, bank_.scale.data(), rows.data() + first, count, kernels_.right, gathered_.get());
+      pack_fixed(fixed_, bank_.unit, {0, count, rows.data() + first}, bank_.unit.lowest_scale, fixed_.right,
+                 gathered_.get(), nullptr);
       compare(gathered_.get(), count, [&](int64_t at) { return rows[first + at]; });
     }
   }
 
   // Marks the rows that the bound leaves possible and compares with every query's most promising one.
   void bound_candidates() {
-    repack();
-    bank_.project(panels_.get(), padded_, projection_.get());
-    const std::vector<float> ones(padded_, 1.0f);
-    pack({projection_.get(), padded_, kWidth, kWidth}, ones.data(), 0, padded_, kernels_.left, projected_.get());
+    if (left_.size() < list_.size()) repack();
+    const int64_t padded = round_up(int64_t(list_.size()), kernels_.left);
+    pack_listed(query_.rows, query_.inverse_norm.data(), list_.data(), int64_t(list_.size()), kernels_.left,
+                panels_.get());
+    bank_.project(panels_.get(), padded, projection_.get());
+    const std::vector<float> ones(padded, 1.0f);
+    pack({projection_.get(), padded, kWidth, kWidth}, ones.data(), 0, padded, kernels_.left, projected_.get());
     possible_.assign(left_.size() * words_, 0);
     best_.assign(left_.size(), -1);
     highest_.assign(left_.size(), -INFINITY);
-    const float limit = bound_ - kSlack;
+    const float limit = bound_ - BoundedBank::kSlack;
     for (int64_t first = 0; first < bank_.rows.rows; first += kBankTile) {
       const int64_t count = std::min(kBankTile, bank_.rows.rows - first);
       const int64_t width = round_up(count, kernels_.right);
-      multiply(kernels_, projected_.get(), padded_, bank_.projected_tile(first), width, kWidth, product_.get());
+      multiply(kernels_, projected_.get(), padded, bank_.projected_tile(first), width, kWidth, bounds_.get());
       for (const Query& item : left_) {
-        const float* values = product_.get() + item.slot * width;
+        const float* values = bounds_.get() + item.slot * width;
         const auto next = [&](int64_t from) { return kernels_.first_above(values, from, count, limit); };
         for (int64_t at = next(0); at < count; at = next(at + 1)) {
           possible_[item.slot * words_ + (first + at) / 64] |= uint64_t(1) << ((first + at) % 64);
@@ -308,16 +234,19 @@ class Tile {
   }
 
   const Kernels& kernels_;
-  const Rows query_;
-  const float* scale_;
-  const Bank& bank_;
+  const FixedKernels& fixed_;
+  const UnitRows& query_;
+  const BoundedBank& bank_;
   const float bound_;
   bool* reliable_;
-  const Scratch panels_, gathered_, product_, projection_, projected_;
+  Exact exact_;
+  const Aligned<int16_t> packed_, gathered_;
+  const Aligned<int32_t> product_;
+  const Scratch bounds_, panels_, projection_, projected_;
   const int64_t words_;
   int64_t padded_ = 0, pause_ = 0;
   std::vector<Query> left_, marks_;
-  std::vector<int64_t> list_, recent_, best_;
+  std::vector<int64_t> list_, recent_, best_, doubtful_;
   std::vector<float> highest_;
   std::vector<uint64_t> possible_;
 };
@@ -332,12 +261,13 @@ void confidence_filter(const Rows& query, const Rows& bank, double threshold, co
   if (rows.empty() || bank.rows == 0) return;
 
   const Kernels& kernels = cpu::kernels();
+  const FixedKernels& fixed = fixed_kernels();
   const float bound = largest_outside(static_cast<float>(threshold));
-  const std::vector<float> scale = parallel_inverse_norms(query);
-  const Bank packed(kernels, bank, bound);
+  const UnitRows unit_query(query);
+  const BoundedBank packed(kernels, fixed, bank, bound);
   const int64_t total = int64_t(rows.size());
   parallel_tasks((total + kQueryTile - 1) / kQueryTile, [&](const auto& next) {
-    Tile tile(kernels, query, scale.data(), packed, bound, reliable);
+    Tile tile(kernels, fixed, unit_query, packed, bound, reliable);
     for (int64_t task; (task = next()) >= 0;) {
       const int64_t first = task * kQueryTile;
       tile.run(rows.data() + first, std::min(kQueryTile, total - first));

@@ -9,6 +9,7 @@
 
 #include "gemm.h"
 #include "parallel.h"
+#include "topk_list.h"
 #include "variants.h"
 
 namespace cfr::cpu {
@@ -107,9 +108,6 @@ CFR_AVX2 float visit_avx2(const Rows& points, const int64_t* picks, int64_t know
                           float anchor, int64_t* seen) {
   return visit_body(points, picks, known, row, floor, anchor, seen);
 }
-
-// torch's order of values: NaN above everything.
-bool above(float a, float b) { return a > b || (std::isnan(a) && !std::isnan(b)); }
 
 bool finite(const Rows& points) {
   for (int64_t row = 0; row < points.rows; ++row) {

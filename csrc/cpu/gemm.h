@@ -32,20 +32,23 @@ const Kernels& kernels();                     // the variant in use: the best th
 std::vector<std::string> kernel_names();      // all variants that this processor can run, the best first
 bool use_kernels(const std::string& name);    // false when there is no such variant
 
-// Uninitialised floats, aligned for vector loads; not one more than asked for, so that sanitizers see every overrun.
-class Scratch {
+// Uninitialised numbers, aligned for vector loads; not one more than asked for, so that sanitizers see every overrun.
+template <class Number>
+class Aligned {
  public:
-  explicit Scratch(int64_t size)
-      : data_(static_cast<float*>(::operator new(size * sizeof(float), kAlignment))) {}
-  float* get() const { return data_.get(); }
+  explicit Aligned(int64_t size)
+      : data_(static_cast<Number*>(::operator new(size * sizeof(Number), kAlignment))) {}
+  Number* get() const { return data_.get(); }
 
  private:
   static constexpr std::align_val_t kAlignment{64};
   struct Free {
-    void operator()(float* data) const { ::operator delete(data, kAlignment); }
+    void operator()(Number* data) const { ::operator delete(data, kAlignment); }
   };
-  std::unique_ptr<float, Free> data_;
+  std::unique_ptr<Number, Free> data_;
 };
+
+using Scratch = Aligned<float>;
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 

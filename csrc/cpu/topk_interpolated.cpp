@@ -27,8 +27,9 @@ void topk_interpolated(const Rows& tokens, const Interpolation& entries, const R
   const int64_t token_tile = round_up(kTokenTile, kernels.left);
   const int64_t token_tiles = (tokens.rows + token_tile - 1) / token_tile, padded = token_tiles * token_tile;
   const Scratch packed_keys(block * cols), product(padded * block);
-  std::vector<float> best(pixels * k, -INFINITY);
-  std::fill(index, index + pixels * k, 0);
+  std::vector<float> values(pixels * k);
+  const auto best = [&](int64_t pixel) { return Best{k, values.data() + pixel * k, index + pixel * k}; };
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) best(pixel).clear();
 
   for (int64_t start = 0; start < keys.rows; start += kKeyBlock) {
     const int64_t end = std::min(start + kKeyBlock, keys.rows);
@@ -63,7 +64,11 @@ void topk_interpolated(const Rows& tokens, const Interpolation& entries, const R
           const int64_t last = std::min(pixels, (task + 1) * kPixelTile);
           for (int64_t pixel = task * kPixelTile; pixel < last; ++pixel) {
             one(similarity, entries, pixel, row.get());
-            search(kernels, row.get(), count, first, k, best.data() + pixel * k, index + pixel * k);
+            const Best list = best(pixel);
+            const auto next = [&](int64_t from) {
+              return kernels.first_above(row.get(), from, count, list.values[k - 1]);
+            };
+            for (int64_t at = next(0); at < count; at = next(at + 1)) list.insert(row.get()[at], first + at);
           }
         }
     });
