@@ -120,7 +120,7 @@ bool finite(const Rows& points) {
 }
 
 // The outcome of one chunk's pass: its leader and how many distances it took.
-struct Best {
+struct Leader {
   float value;
   int64_t row;
   int64_t distances;
@@ -141,13 +141,13 @@ void farthest_point_sample(const Rows& given, const float* initial, int64_t coun
   const auto is_nan = [](float x) { return std::isnan(x); };
   const bool all = !finite(points) || std::any_of(anchor.begin(), anchor.end(), is_nan);
   const int64_t chunks = (points.rows + kChunk - 1) / kChunk;
-  std::vector<Best> bests(chunks, {-INFINITY, -1, kChunk});
+  std::vector<Leader> bests(chunks, {-INFINITY, -1, kChunk});
 
   int64_t distances = points.rows;  // that the last pass took: a guess of what the next one takes
   for (int64_t known = 0; known < count; ++known) {
     // The leaders of the last pass, brought up to date, tell how high the maximum is at least.
     float least = -INFINITY;
-    for (const Best& best : bests)
+    for (const Leader& best : bests)
       if (!all && best.row >= 0) {
         anchor[best.row] = visit(points, index, known, best.row, -1, anchor[best.row], &seen[best.row]);
         least = std::max(least, anchor[best.row]);
@@ -158,7 +158,7 @@ void farthest_point_sample(const Rows& given, const float* initial, int64_t coun
     const auto pass = [&](const auto& next) {
       for (int64_t task; (task = next()) >= 0;) {
         const int64_t first = task * kChunk, end = std::min(first + kChunk, points.rows);
-        Best best{least, -1, 0};
+        Leader best{least, -1, 0};
         const auto find = [&](int64_t from) {
           return all ? from : kernels.first_above(anchor.data(), from, end, best.value);
         };
@@ -182,9 +182,9 @@ void farthest_point_sample(const Rows& given, const float* initial, int64_t coun
       int64_t task = 0;
       pass([&] { return task < tasks ? task++ : -1; });
     }
-    Best pick{-INFINITY, 0, 0};
+    Leader pick{-INFINITY, 0, 0};
     distances = 0;
-    for (const Best& best : bests) {
+    for (const Leader& best : bests) {
       if (best.row >= 0 && above(best.value, pick.value)) pick = best;
       distances += best.distances;
     }
