@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cfr_fast.data.points import measured
 from cfr_fast.data.sample import Sample
 
 ROTATION = np.deg2rad(10.0)  # most in-plane rotation
@@ -62,7 +63,7 @@ def augment(sample: Sample, rng: np.random.Generator) -> Sample:
 
 def _turn(xyz: NDArray[np.float32], angle: float, scale: float) -> NDArray[np.float32]:
     """Turn and resize the cloud about its mean, in the image plane (x right, y down); zeros stay zeros."""
-    valid = (xyz != 0).any(axis=2)
+    valid = measured(xyz)
     if not valid.any():
         return xyz
     centre = xyz[valid].mean(axis=0, dtype=np.float64)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfr_fast.data.cluster import dbscan
+from cfr_fast.data.points import measured
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def fit_plane(
 
 def spacing_of(xyz: NDArray[np.float32]) -> float:
     """Median distance between valid points of neighbouring pixels, metres; 0 where no two are neighbours."""
-    valid = (xyz != 0).any(axis=2)
+    valid = measured(xyz)
     steps = []
     for axis in (0, 1):
         step = np.linalg.norm(np.diff(xyz, axis=axis), axis=2)
@@ -120,7 +121,7 @@ def clearance(xyz: NDArray[np.float32], plane: Plane, tolerance: float) -> float
     A thousandth of the plane's distance to the camera, or where the surface is noisier four standard
     deviations of the points within `tolerance` of it.
     """
-    height = np.abs(plane.height(xyz[(xyz != 0).any(axis=2)]))
+    height = np.abs(plane.height(xyz[measured(xyz)]))
     noise = 1.4826 * float(np.median(height[height < tolerance]))
     return max(0.001 * -plane.offset, 4 * noise)
 

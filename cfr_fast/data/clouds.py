@@ -15,6 +15,7 @@ from cfr_fast.data.camera import Camera
 from cfr_fast.data.files import PathLike, write_atomically
 from cfr_fast.data.pcd import read_pcd
 from cfr_fast.data.ply import read_ply
+from cfr_fast.data.points import measured, not_a_number
 from cfr_fast.data.units import Unit, metres_per_unit, require_near
 from cfr_fast.errors import InputError
 
@@ -51,10 +52,10 @@ def read_xyz(
         )
     with np.errstate(invalid="ignore"):  # signalling NaN are as good as quiet ones here
         points = raw.astype(np.float64) * factor
-    points[np.isnan(points).any(axis=-1)] = 0.0
+    points[not_a_number(points)] = 0.0
     if not np.isfinite(points).all() or np.abs(points).max(initial=0.0) > np.finfo(np.float32).max:
         raise InputError(str(path), "finite coordinates (NaN or zeros where missing)", "infinity")
-    distances = np.linalg.norm(points[(points != 0).any(axis=-1)], axis=-1)
+    distances = np.linalg.norm(points[measured(points)], axis=-1)
     require_near(path, distances, "looks like millimetres: pass unit='mm'" if unit == "m" else "wrong unit?")
     if points.ndim == 2:
         return _organize(path, points, camera, shape).astype(np.float32)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cfr_fast.data.points import measured, not_a_number
 from cfr_fast.errors import InputError
 
 
@@ -50,7 +51,7 @@ class Sample:
         if rgb.size == 0:
             raise InputError(f"rgb {where}", "at least one pixel", _describe(rgb))
         xyz = xyz.astype(np.float32, copy=True)
-        xyz[np.isnan(xyz).any(axis=2)] = 0.0
+        xyz[not_a_number(xyz)] = 0.0
         if not np.isfinite(xyz).all():
             raise InputError(f"xyz {where}", "finite coordinates (NaN or zeros where missing)", "infinity")
         if not xyz.any():
@@ -70,7 +71,7 @@ class Sample:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """bool [H, W]: pixels with a measured point (any coordinate non-zero)."""
-        return np.asarray((self.xyz != 0).any(axis=2))
+        return measured(self.xyz)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from cfr_fast.data.points import measured
+
 RGB = NDArray[np.uint8]
 
 DEFECT = (0, 200, 120)
@@ -67,7 +69,7 @@ def depth_image(xyz: NDArray[np.float32]) -> RGB:
     Args:
         xyz: [h, w, 3], metres, zeros where missing.
     """
-    valid: NDArray[np.bool_] = np.asarray((xyz != 0).any(axis=2))
+    valid: NDArray[np.bool_] = measured(xyz)
     depth = xyz[..., 2]
     image = np.full((*depth.shape, 3), _MISSING, dtype=np.uint8)
     image[np.add.outer(np.arange(depth.shape[0]), np.arange(depth.shape[1])) % 8 < 2] = _HATCH
