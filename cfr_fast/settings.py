@@ -29,7 +29,7 @@ class Settings:
         mapper_epochs: passes over shots and views for the mappers (the paper: 100).
         mapper_lr: learning rate of their Adam.
         mapper_pixels: most pixels of a shot in one of their steps, drawn anew every time; None takes all
-            (as the paper does).
+            (as the paper does). On two real categories 1,024, and even 256, cost no accuracy.
         coreset: share of rows that the memory banks keep.
         bank_background: whether pixels without 3D features enter the banks (the paper's scripts keep them).
         replacement: what replaces unreliable predictions: ``attention`` over retrieved rows, attention over
@@ -61,7 +61,7 @@ class Settings:
     shot_views: int = 4
     mapper_epochs: int = 40
     mapper_lr: float = 1e-3
-    mapper_pixels: int | None = None
+    mapper_pixels: int | None = 1024
     coreset: float = 0.1
     bank_background: bool = False
     replacement: str = "attention"
