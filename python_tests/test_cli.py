@@ -163,11 +163,14 @@ def test_info_lists_every_op(capsys: pytest.CaptureFixture[str]) -> None:
         "bank_attention",
         "confidence_filter",
         "farthest_point_sample",
+        "geglu_map",
+        "interpolate_tokens",
         "knn",
         "replace_and_score",
         "three_nn",
         "topk_attention",
         "topk_cosine",
+        "topk_interpolated",
     }
     assert all(row["backend"] in ("prebuilt", "jit", "reference") and row["reason"] for row in found["ops"])
     assert {"classic", "timm:<model>"} <= {row["name"] for row in found["extractors"]}
