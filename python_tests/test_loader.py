@@ -18,7 +18,7 @@ from cfr_fast.ops import _build, _jit, loader, registry
 
 def test_every_public_op_has_a_status() -> None:
     rows = {row.op: row for row in loader.status()}
-    assert set(rows) == set(ops.__all__)
+    assert set(rows) == set(ops.__all__) - {"Interpolated"}
     assert all(row.reason for row in rows.values())
     assert rows["topk_cosine"].backend == ("reference" if loader.load() is None else loader.load().backend)
 
