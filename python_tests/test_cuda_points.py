@@ -1,4 +1,4 @@
-"""CUDA kernels of farthest_point_sample, three_nn and knn: the sources on the CPU, and the ops on a device."""
+"""CUDA kernels of farthest_point_sample, three_nn and knn: their sources on the CPU, the ops on a device."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ MAX_ON_CUDA = 3072  # kMaxNeighbours of csrc/kernels.h
 def knn(points: Tensor, centers: Tensor, k: int) -> Tensor:
     """The k points nearest to every centre by exact Euclidean distance.
 
-    Native kernels serve float32 without the [G, N] matrix, on the CPU and, for k ≤ 3,072, on CUDA devices; all
-    give the same rows. There is no gradient. A distance that is not a number counts as farthest.
+    Native kernels serve float32 without the [G, N] matrix, on the CPU and, for k ≤ 3,072, on CUDA devices;
+    all give the same rows. There is no gradient. A distance that is not a number counts as farthest.
 
     Args:
         points: float [N, 3].
