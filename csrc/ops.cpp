@@ -148,6 +148,7 @@ std::tuple<Tensor, Tensor> three_nn_cuda(const Tensor& points, const Tensor& cen
 Tensor knn_cuda(const Tensor& points, const Tensor& centers, int64_t k, int64_t stream) {
   check_knn(points, centers, k);
   CFR_CHECK(k <= kMaxNeighbours, "knn", "k", "at most 3072 on a CUDA device", k);
+  CFR_CHECK(centers.size(0) <= INT32_MAX, "knn", "centers", "fewer than 2^31 rows", shape_of(centers));
   const Tensor index = empty_like_device(points, centers.size(0), k, ScalarType::Long);
   if (index.numel() > 0) {
     const Tensor p = with_contiguous_rows(points), c = with_contiguous_rows(centers);
