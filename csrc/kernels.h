@@ -22,6 +22,7 @@ struct Interpolation {
 };
 
 constexpr int64_t kMaxTopk = 32;  // one warp holds a row's list; beyond it sorting is the better tool
+constexpr int64_t kMaxNeighbours = 3072;  // of knn on a device: its list must fit in a block's shared memory
 
 namespace cpu {
 // similarity [N, k] descending and index [N, k]; ties go to the lower index. 1 <= k <= keys.rows.
@@ -85,6 +86,16 @@ namespace cuda {
 // The same on a device. `inverse_norm` is scratch for query.rows + keys.rows floats, `stream` a cudaStream_t.
 void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* inverse_norm, float* similarity,
                  int64_t* index, int device, void* stream);
+
+// `anchor` is scratch for points.rows floats; 1 <= count <= points.rows < 2^32.
+void farthest_point_sample(const Rows& points, const float* initial, int64_t count, float* anchor, int64_t* index,
+                           int device, void* stream);
+
+// points.rows >= 1, 3 <= centers.rows < 2^32.
+void three_nn(const Rows& points, const Rows& centers, int64_t* index, float* weight, int device, void* stream);
+
+// 1 <= k <= kMaxNeighbours, centers.rows >= 1.
+void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index, int device, void* stream);
 }  // namespace cuda
 
 }  // namespace cfr

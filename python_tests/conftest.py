@@ -12,6 +12,22 @@ from cfr_fast.ops import loader
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+NO_DEVICE = "no CUDA device here"  # why tests that need one are skipped
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device-only", action="store_true", help="only tests that need a CUDA device")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--device-only"):
+        items[:] = [
+            item
+            for item in items
+            if any(mark.kwargs.get("reason") == NO_DEVICE for mark in item.iter_markers("skipif"))
+        ]
+
+
 def _existing(path: Path) -> Path:
     if not path.exists():
         pytest.skip(f"{path.relative_to(SHARED.parent)} is not present beside the repository")

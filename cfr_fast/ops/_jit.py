@@ -13,9 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from cfr_fast.ops._build import MODULE, BuildError, Recipe, build, find_cxx, make_recipe
 
 
@@ -30,6 +27,9 @@ def cache_folder() -> Path:
 
 @contextmanager
 def _spinner(text: str) -> Iterator[None]:
+    from rich.console import Console  # only here: the ops themselves need nothing but torch
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         progress.add_task(text, total=None)

@@ -14,8 +14,10 @@ def farthest_point_sample(points: Tensor, count: int, initial_distance: Tensor |
     """Greedy k-center selection: always the row farthest from all rows picked so far.
 
     Serves both farthest point sampling of clouds (D = 3) and the coreset of PatchCore (Roth et al. 2022,
-    "approximate greedy coreset"; D = 128). A native kernel serves float32 on the CPU: it picks the rows of
-    the plain loop but computes only those distances that can decide a pick. There is no gradient.
+    "approximate greedy coreset"; D = 128). Native kernels serve float32. That of the CPU picks the rows of
+    the plain loop but computes only those distances that can decide a pick. That of CUDA devices reads all
+    rows for every pick and, where D > 3, adds squares in an order of its own: rows whose distances differ by
+    rounding only may change places. There is no gradient.
 
     Args:
         points: float [N, D].

@@ -8,12 +8,14 @@ from torch import Tensor
 from cfr_fast.ops import loader, reference, registry
 from cfr_fast.ops.checks import check_count, check_matrix, check_same
 
+MAX_ON_CUDA = 3072  # kMaxNeighbours of csrc/kernels.h
+
 
 def knn(points: Tensor, centers: Tensor, k: int) -> Tensor:
     """The k points nearest to every centre by exact Euclidean distance.
 
-    A native kernel serves float32 on the CPU without the [G, N] matrix. There is no gradient.
-    A distance that is not a number counts as farthest.
+    Native kernels serve float32 without the [G, N] matrix, on the CPU and, for k ≤ 3,072, on CUDA devices;
+    all give the same rows. There is no gradient. A distance that is not a number counts as farthest.
 
     Args:
         points: float [N, 3].
@@ -31,7 +33,7 @@ def knn(points: Tensor, centers: Tensor, k: int) -> Tensor:
     check_same("centers", centers, points)
     check_count("k", k, 0, points.shape[0], "a number of neighbours")
     points, centers = points.detach(), centers.detach()
-    if points.dtype != torch.float32:
+    if points.dtype != torch.float32 or (points.is_cuda and k > MAX_ON_CUDA):
         return reference.knn(points, centers, k)
     loader.ready()
     index: Tensor = torch.ops.cfr_fast.knn(points, centers, k)

@@ -58,10 +58,14 @@ def has_cuda_kernel(name: str) -> bool:
 
 def _cuda_kernel(name: str) -> Function:
     kernel = getattr(torch.ops.cfr_fast, f"{name}_cuda").default
+    defaults = [
+        argument.default_value for argument in getattr(torch.ops.cfr_fast, name).default._schema.arguments
+    ]
 
     def launch(*arguments: Any) -> Any:
         device = next(item.device for item in arguments if isinstance(item, torch.Tensor))
-        return kernel(*arguments, torch.cuda.current_stream(device).cuda_stream)
+        missing = defaults[len(arguments) :]  # torch leaves out last arguments that equal their defaults
+        return kernel(*arguments, *missing, torch.cuda.current_stream(device).cuda_stream)
 
     return launch
 

@@ -13,7 +13,8 @@ from cfr_fast.ops.checks import check_matrix, check_same, describe
 def three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """The three centres nearest to every point, with inverse-distance weights (PointNet++, Qi et al. 2017).
 
-    A native kernel serves float32 on the CPU without the [N, G] matrix. Index and weight carry no gradient.
+    Native kernels serve float32 on the CPU and on CUDA devices, without the [N, G] matrix and with the same
+    index. Index and weight carry no gradient.
     A distance that is not a number counts as nearest.
 
     Args:
