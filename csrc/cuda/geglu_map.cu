@@ -15,18 +15,21 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     map_pixels(Rows projected, Interpolation all, const float* bias, Rows weight, const float* out_bias,
                unsigned output_tiles, float* out) {
   __shared__ __align__(16) Panels panels;
-  __shared__ int64_t start[kTileLeft + 1], cached_source[kCached];
+  __shared__ int start[kTileLeft + 1];  // counted from the block's first entry
+  __shared__ int64_t cached_source[kCached];
   __shared__ float cached_weight[kCached];
   const int64_t hidden = weight.cols, outputs = weight.rows;
   const int64_t pixel = static_cast<int64_t>(blockIdx.x / output_tiles) * kTileLeft;
   const int64_t first = static_cast<int64_t>(blockIdx.x % output_tiles) * kTileRight;
 
   // Pixels behind the last have no entries.
-  if (threadIdx.x <= kTileLeft) start[threadIdx.x] = all.offset[min(pixel + int(threadIdx.x), all.pixels)];
+  const int64_t begin = all.offset[pixel];
+  if (threadIdx.x <= kTileLeft)
+    start[threadIdx.x] = static_cast<int>(all.offset[min(pixel + int(threadIdx.x), all.pixels)] - begin);
   __syncthreads();
-  const int64_t entries = start[kTileLeft] - start[0];
-  const int64_t* source = all.source + start[0];
-  const float* factor = all.weight + start[0];
+  const int entries = start[kTileLeft];
+  const int64_t* source = all.source + begin;
+  const float* factor = all.weight + begin;
   if (entries <= kCached) {
     for (int i = threadIdx.x; i < entries; i += kTileThreads) {
       cached_source[i] = source[i];
@@ -39,30 +42,30 @@ __global__ void __launch_bounds__(kTileThreads, 2)
 
   Sums sums;
   Piece<kTileLeft> gated;
+  int longest = 0;
+  for (int i = 0; i < gated.kItems; ++i)
+    longest = max(longest, start[gated.row(i) + 1] - start[gated.row(i)]);
   Piece<kTileRight> weights;
-  weights.read(weight, first, 0);
   for (int64_t col = 0; col < hidden; col += kTileDepth) {
     const int64_t unit = col + gated.column();
     const bool inside = unit < hidden;
-    for (int i = 0; i < gated.kItems; ++i) {
-      const int p = gated.row(i);
-      float gate = 0, value = 0;
-      if (inside) {
-        for (int64_t j = start[p] - start[0]; j < start[p + 1] - start[0]; ++j) {
-          const float* token = projected.data + source[j] * projected.stride + unit;
-          gate = fmaf(token[0], factor[j], gate);
-          value = fmaf(token[hidden], factor[j], value);
-        }
-        gate += bias[unit];
-        value += bias[hidden + unit];
+    weights.read(weight, first, col);  // on their way while the hidden units are made
+    // The thread's pixels side by side, so that their reads are under way together.
+    float gate[gated.kItems] = {}, value[gated.kItems] = {};
+    for (int j = 0; inside && j < longest; ++j)
+      for (int i = 0; i < gated.kItems; ++i) {
+        const int entry = start[gated.row(i)] + j;
+        if (entry >= start[gated.row(i) + 1]) continue;
+        const float* token = projected.data + source[entry] * projected.stride + unit;
+        gate[i] = fmaf(token[0], factor[entry], gate[i]);
+        value[i] = fmaf(token[hidden], factor[entry], value[i]);
       }
-      gated.value[i] = gelu(gate) * value;
-    }
+    const float gate_bias = inside ? bias[unit] : 0.0f, value_bias = inside ? bias[hidden + unit] : 0.0f;
+    for (int i = 0; i < gated.kItems; ++i) gated.value[i] = gelu(gate[i] + gate_bias) * (value[i] + value_bias);
     __syncthreads();  // all have multiplied what the panels held
     gated.write(panels.left);
     weights.write(panels.right);
     __syncthreads();
-    if (col + kTileDepth < hidden) weights.read(weight, first, col + kTileDepth);
     sums.add(panels);
   }
 
