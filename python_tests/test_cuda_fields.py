@@ -214,6 +214,27 @@ def test_pixels_without_a_row_are_nan() -> None:
     assert run("replace_and_score", arguments)[:, -1].isnan().all()
 
 
+@pytest.mark.parametrize(
+    ("case", "position", "bad", "message"),
+    [
+        (5, 3, torch.ones(3), r"interpolate_tokens: weight: expected float32 \[257\]"),
+        (17, 4, torch.zeros(3), r"geglu_map: bias: expected float32 \[30\]"),
+        (25, 5, 256, "topk_interpolated: k: expected 0 to the number of keys, got 256"),
+        (
+            40,
+            2,
+            torch.arange(36),
+            "replace_and_score: rgb_offset: expected one pixel a predicted row, got 35",
+        ),
+        (40, 11, torch.zeros(3, dtype=torch.int64), r"replace_and_score: replaced: expected int64 \[12\]"),
+    ],
+)
+def test_arguments_that_do_not_fit(case: int, position: int, bad: Any, message: str) -> None:
+    name, arguments = CASES[case]
+    with pytest.raises(RuntimeError, match=message):
+        run(name, [*arguments[:position], bad, *arguments[position + 1 :]])
+
+
 @needs_gpu
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_on_a_gpu(case: int) -> None:

@@ -9,7 +9,7 @@ namespace cfr::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kSteps = 4;                       // candidates of a lane at a time, 32 keys apart
+constexpr int kSteps = 8;                      // candidates of a lane at a time, 32 keys apart
 constexpr int64_t kScratchFloats = 4ll << 20;  // aimed at: 16 MiB of products
 
 // product [tokens, width]: tokens times normalised keys [begin, begin + width) ∩ keys.
