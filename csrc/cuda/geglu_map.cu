@@ -1,7 +1,7 @@
-// A GeGLU mapper whose first layer was applied to the tokens. A block owns 64 pixels and 256 outputs; it walks over the
-// hidden layer 16 units at a time, makes those of its pixels in shared memory (interpolation, bias, gate) and multiplies
-// them with the second layer's weights. The hidden layer of all pixels never exists; each of its units is made once per
-// 256 outputs. Products are fp32 multiply-adds; tensor cores (three tf32 products) would be the next step.
+// A GeGLU mapper whose first layer was applied to the tokens. A block owns 64 pixels and 256 outputs; it walks over
+// the hidden layer 16 units at a time, makes those of its pixels in shared memory (interpolation, bias, gate) and
+// multiplies them with the second layer's weights. The hidden layer of all pixels never exists; each of its units is
+// made once per 256 outputs. Products are fp32 multiply-adds; tensor cores (three tf32 products) would come next.
 #include "fma_tile.h"
 
 namespace cfr::cuda {
