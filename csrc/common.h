@@ -61,7 +61,7 @@ inline void check_vector(const char* op, const char* argument, const Tensor& ten
             shape_of(tensor));
 }
 
-// The entries of an interpolation, checked whole: a kernel reads wherever they point.
+// The entries of an interpolation. A kernel reads wherever they point, so where values can be read they are checked.
 struct InterpolationTensors {
   Tensor offset, source, weight;
 
@@ -76,6 +76,10 @@ struct InterpolationTensors {
     check_vector(op, "offset", offset, ScalarType::Long, offset.size(0));
     check_vector(op, "source", source, ScalarType::Long, source.numel());
     check_vector(op, "weight", weight, ScalarType::Float, source.numel());
+  }
+
+  // On the CPU only: elsewhere reading the values would wait for the device.
+  void check_values(const char* op, const Tensor& tokens) const {
     const int64_t* starts = offset.const_data_ptr<int64_t>();
     const int64_t* rows = source.const_data_ptr<int64_t>();
     int64_t before = 0;

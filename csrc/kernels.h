@@ -21,6 +21,12 @@ struct Interpolation {
   int64_t pixels;
 };
 
+// Predicted features and the tokens that the observed ones are interpolated from.
+struct Modality {
+  Rows predicted, observed_tokens;
+  Interpolation observed;
+};
+
 constexpr int64_t kMaxTopk = 32;  // one warp holds a row's list; beyond it sorting is the better tool
 constexpr int64_t kMaxNeighbours = 3072;  // of knn on a device: its list must fit in a block's shared memory
 
@@ -35,10 +41,6 @@ void confidence_filter(const Rows& query, const Rows& bank, double threshold, co
 // map [height, width]: the product of both modalities' discrepancies at the valid pixels, zero elsewhere, then a
 // 5×5 mean. Row r of the matrices belongs to the r-th valid pixel; `replaced` names the rows of rgb_predicted whose
 // place the rows of `replacement` take, the last one where they repeat.
-struct Modality {
-  Rows predicted, observed_tokens;
-  Interpolation observed;
-};
 void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
                        const bool* valid, int64_t height, int64_t width, float* map);
 
@@ -96,6 +98,23 @@ void three_nn(const Rows& points, const Rows& centers, int64_t* index, float* we
 
 // 1 <= k <= kMaxNeighbours, centers.rows >= 1.
 void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index, int device, void* stream);
+
+void interpolate_tokens(const Rows& tokens, const Interpolation& entries, float* out, int device, void* stream);
+
+void geglu_map(const Rows& projected, const Interpolation& entries, const float* bias, const Rows& weight,
+               const float* out_bias, float* out, int device, void* stream);
+
+// Scratch: `key_scale` [keys.rows], `product` [tokens.rows, topk_interpolated_width()] and `best` [pixels, k].
+int64_t topk_interpolated_width(int64_t tokens, int64_t keys);
+void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Rows& keys, int64_t k, float* key_scale,
+                       float* product, float* best, int64_t* index, int device, void* stream);
+
+// `scratch` holds replace_and_score_scratch() numbers, `product` [height, width]. Values are not checked: numbers in
+// `replaced` that are no rows are passed over, and pixels without a row come out as NaN.
+int64_t replace_and_score_scratch(int64_t rows, int64_t pixels);
+void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
+                       const bool* valid, int64_t height, int64_t width, int64_t* scratch, float* product,
+                       float* map, int device, void* stream);
 }  // namespace cuda
 
 }  // namespace cfr

@@ -2,11 +2,11 @@
 //
 // Fake implementations and gradients live in Python (cfr_fast/ops). CUDA kernels take the stream as an integer,
 // which Python reads when the kernel runs: the stable ABI of torch 2.11 has no handle for it.
-#include <algorithm>
 #include <optional>
 #include <tuple>
 
 #include "common.h"
+#include "token_ops.h"
 
 namespace cfr {
 namespace {
@@ -260,102 +260,6 @@ Tensor confidence_filter(const Tensor& query, const Tensor& bank, double thresho
   return result;
 }
 
-Tensor interpolate_tokens(const Tensor& tokens, const Tensor& offset, const Tensor& source,
-                          const Tensor& weight) {
-  const char* op = "interpolate_tokens";
-  check_float_matrix(op, "tokens", tokens);
-  const InterpolationTensors entries(op, tokens, offset, source, weight);
-  const Tensor t = with_contiguous_rows(tokens);
-  const Tensor out = empty_like_device(tokens, entries.view().pixels, tokens.size(1), ScalarType::Float);
-  cpu::interpolate_tokens(rows_of(t), entries.view(), out.mutable_data_ptr<float>());
-  return out;
-}
-
-Tensor geglu_map(const Tensor& projected, const Tensor& offset, const Tensor& source, const Tensor& weight,
-                 const Tensor& bias, const Tensor& out_weight, const Tensor& out_bias) {
-  const char* op = "geglu_map";
-  check_float_matrix(op, "projected", projected);
-  check_float_matrix(op, "out_weight", out_weight);
-  CFR_CHECK(projected.size(1) == 2 * out_weight.size(1), op, "projected", "twice the columns of out_weight",
-            shape_of(projected));
-  check_vector(op, "bias", bias, ScalarType::Float, projected.size(1));
-  check_vector(op, "out_bias", out_bias, ScalarType::Float, out_weight.size(0));
-  for (const Tensor* item : {&bias, &out_weight, &out_bias}) check_same_device(op, "weights", *item, projected);
-  const InterpolationTensors entries(op, projected, offset, source, weight);
-  const Tensor p = with_contiguous_rows(projected), w = with_contiguous_rows(out_weight);
-  const Tensor b = torch::stable::contiguous(bias), c = torch::stable::contiguous(out_bias);
-  const Tensor out =
-      empty_like_device(projected, entries.view().pixels, out_weight.size(0), ScalarType::Float);
-  cpu::geglu_map(rows_of(p), entries.view(), b.const_data_ptr<float>(), rows_of(w), c.const_data_ptr<float>(),
-                 out.mutable_data_ptr<float>());
-  return out;
-}
-
-Tensor topk_interpolated(const Tensor& tokens, const Tensor& offset, const Tensor& source, const Tensor& weight,
-                         const Tensor& keys, int64_t k) {
-  const char* op = "topk_interpolated";
-  check_float_matrix(op, "tokens", tokens);
-  check_float_matrix(op, "keys", keys);
-  check_same_device(op, "keys", keys, tokens);
-  CFR_CHECK(keys.size(1) == tokens.size(1), op, "keys", "as many columns as tokens", shape_of(keys));
-  CFR_CHECK(k >= 0 && k <= keys.size(0), op, "k", "0 to the number of keys", k);
-  CFR_CHECK(k <= kMaxTopk, op, "k", "at most 32", k);
-  const InterpolationTensors entries(op, tokens, offset, source, weight);
-  const Tensor found = empty_like_device(tokens, entries.view().pixels, k, ScalarType::Long);
-  if (found.numel() > 0) {
-    const Tensor t = with_contiguous_rows(tokens), b = with_contiguous_rows(keys);
-    cpu::topk_interpolated(rows_of(t), entries.view(), rows_of(b), k, found.mutable_data_ptr<int64_t>());
-  }
-  return found;
-}
-
-Tensor replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_tokens, const Tensor& rgb_offset,
-                         const Tensor& rgb_source, const Tensor& rgb_weight, const Tensor& xyz_predicted,
-                         const Tensor& xyz_tokens, const Tensor& xyz_offset, const Tensor& xyz_source,
-                         const Tensor& xyz_weight, const Tensor& replacement, const Tensor& replaced,
-                         const Tensor& valid) {
-  const char* op = "replace_and_score";
-  const auto check = [&](const char* name, const Tensor& tensor, int64_t cols) {
-    check_float_matrix(op, name, tensor);
-    check_same_device(op, name, tensor, rgb_predicted);
-    CFR_CHECK(tensor.size(1) == cols, op, name, "as many columns as its counterpart", shape_of(tensor));
-  };
-  check_float_matrix(op, "rgb_predicted", rgb_predicted);
-  check_float_matrix(op, "xyz_predicted", xyz_predicted);
-  const int64_t rows = rgb_predicted.size(0);
-  check("rgb_tokens", rgb_tokens, rgb_predicted.size(1));
-  check("xyz_predicted", xyz_predicted, xyz_predicted.size(1));
-  check("xyz_tokens", xyz_tokens, xyz_predicted.size(1));
-  check("replacement", replacement, rgb_predicted.size(1));
-  CFR_CHECK(xyz_predicted.size(0) == rows, op, "xyz_predicted", "as many rows as rgb_predicted",
-            shape_of(xyz_predicted));
-  const InterpolationTensors rgb(op, rgb_tokens, rgb_offset, rgb_source, rgb_weight);
-  const InterpolationTensors xyz(op, xyz_tokens, xyz_offset, xyz_source, xyz_weight);
-  CFR_CHECK(rgb.view().pixels == rows, op, "rgb_offset", "one pixel a row of rgb_predicted", rgb.view().pixels);
-  CFR_CHECK(xyz.view().pixels == rows, op, "xyz_offset", "one pixel a row of xyz_predicted", xyz.view().pixels);
-  check_mask(op, "valid", valid);
-  check_same_device(op, "valid", valid, rgb_predicted);
-  CFR_CHECK(valid.dim() == 2, op, "valid", "a matrix", shape_of(valid));
-  check_vector(op, "replaced", replaced, ScalarType::Long, replacement.size(0));
-  check_same_device(op, "replaced", replaced, rgb_predicted);
-
-  const Tensor mask = torch::stable::contiguous(valid), list = torch::stable::contiguous(replaced);
-  const bool* flags = mask.const_data_ptr<bool>();
-  const int64_t* numbers = list.const_data_ptr<int64_t>();
-  const int64_t marked = std::count(flags, flags + mask.numel(), true);
-  CFR_CHECK(marked == rows, op, "valid", "as many True pixels as rows", marked);
-  for (int64_t i = 0; i < list.numel(); ++i)
-    CFR_CHECK(numbers[i] >= 0 && numbers[i] < rows, op, "replaced", "rows of rgb_predicted", numbers[i]);
-
-  const Tensor map = empty_like_device(rgb_predicted, valid.size(0), valid.size(1), ScalarType::Float);
-  const Tensor a = with_contiguous_rows(rgb_predicted), b = with_contiguous_rows(rgb_tokens);
-  const Tensor c = with_contiguous_rows(xyz_predicted), d = with_contiguous_rows(xyz_tokens);
-  const Tensor e = with_contiguous_rows(replacement);
-  cpu::replace_and_score({rows_of(a), rows_of(b), rgb.view()}, {rows_of(c), rows_of(d), xyz.view()}, rows_of(e),
-                         numbers, flags, valid.size(0), valid.size(1), map.mutable_data_ptr<float>());
-  return map;
-}
-
 }  // namespace
 }  // namespace cfr
 
@@ -396,6 +300,18 @@ CFR_LIBRARY(CFR_NAMESPACE, m) {
   m.def("farthest_point_sample_cuda(Tensor points, int count, Tensor? initial_distance, int stream) -> Tensor");
   m.def("three_nn_cuda(Tensor points, Tensor centers, int stream) -> (Tensor, Tensor)");
   m.def("knn_cuda(Tensor points, Tensor centers, int k, int stream) -> Tensor");
+  m.def(
+      "interpolate_tokens_cuda(Tensor tokens, Tensor offset, Tensor source, Tensor weight, int stream) -> Tensor");
+  m.def(
+      "geglu_map_cuda(Tensor projected, Tensor offset, Tensor source, Tensor weight, Tensor bias, Tensor out_weight, "
+      "Tensor out_bias, int stream) -> Tensor");
+  m.def(
+      "topk_interpolated_cuda(Tensor tokens, Tensor offset, Tensor source, Tensor weight, Tensor keys, int k, int "
+      "stream) -> Tensor");
+  m.def(
+      "replace_and_score_cuda(Tensor rgb_predicted, Tensor rgb_tokens, Tensor rgb_offset, Tensor rgb_source, Tensor "
+      "rgb_weight, Tensor xyz_predicted, Tensor xyz_tokens, Tensor xyz_offset, Tensor xyz_source, Tensor xyz_weight, "
+      "Tensor replacement, Tensor replaced, Tensor valid, int stream) -> Tensor");
 #endif
 }
 
@@ -420,5 +336,9 @@ CFR_LIBRARY_IMPL(CFR_NAMESPACE, CFR_CUDA_KEY, m) {
   m.impl("farthest_point_sample_cuda", TORCH_BOX(&cfr::farthest_point_sample_cuda));
   m.impl("three_nn_cuda", TORCH_BOX(&cfr::three_nn_cuda));
   m.impl("knn_cuda", TORCH_BOX(&cfr::knn_cuda));
+  m.impl("interpolate_tokens_cuda", TORCH_BOX(&cfr::interpolate_tokens_cuda));
+  m.impl("geglu_map_cuda", TORCH_BOX(&cfr::geglu_map_cuda));
+  m.impl("topk_interpolated_cuda", TORCH_BOX(&cfr::topk_interpolated_cuda));
+  m.impl("replace_and_score_cuda", TORCH_BOX(&cfr::replace_and_score_cuda));
 }
 #endif

@@ -29,7 +29,7 @@ def geglu_map(projected: Interpolated, bias: Tensor, out_weight: Tensor, out_bia
 
     Raises:
         InputError: wrong shape, dtype or device.
-        RuntimeError: a source out of range, or offsets that do not ascend.
+        RuntimeError: a source out of range, or offsets that do not ascend (looked at on the CPU alone).
     """
     projected.check("projected")
     check_matrix("out_weight", out_weight)

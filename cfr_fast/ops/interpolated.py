@@ -105,7 +105,8 @@ def interpolate_tokens(features: Interpolated) -> Tensor:
 
     Raises:
         InputError: wrong shape, dtype or device.
-        RuntimeError: a source out of range, or offsets that do not ascend from 0 to nnz.
+        RuntimeError: a source out of range, or offsets that do not ascend from 0 to nnz (looked at on the
+            CPU alone: on a device that would wait for it).
     """
     features.check("features")
     if features.tokens.dtype != torch.float32:

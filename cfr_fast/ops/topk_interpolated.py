@@ -27,7 +27,7 @@ def topk_interpolated(query: Interpolated, keys: Tensor, k: int) -> Tensor:
 
     Raises:
         InputError: wrong shape, dtype or device; `k` out of range.
-        RuntimeError: a source out of range, or offsets that do not ascend.
+        RuntimeError: a source out of range, or offsets that do not ascend (looked at on the CPU alone).
     """
     query.check("query")
     check_matrix("keys", keys, columns=query.tokens.shape[1])

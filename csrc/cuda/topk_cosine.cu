@@ -3,8 +3,9 @@
 // exactly, and keys are visited in ascending order, so ties go to the lower index.
 #include <cstdint>
 
-#include "../kernels.h"
 #include "launch.h"
+#include "norms.h"
+#include "topk_list.h"
 
 namespace cfr::cuda {
 namespace {
@@ -13,21 +14,6 @@ constexpr int kTile = 64;      // queries and keys per tile
 constexpr int kDepth = 16;     // columns staged in shared memory at a time
 constexpr int kThreads = 256;  // each computes 4 × 4 similarities
 constexpr int kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
-
-// 1 / max(‖row‖, 1e-12), one warp a row.
-__global__ void inverse_norms(Rows matrix, float* out) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (row >= matrix.rows) return;
-  const float* x = matrix.data + row * matrix.stride;
-  double sum = 0;
-  for (int64_t col = threadIdx.x % 32; col < matrix.cols; col += 32) sum += double(x[col]) * x[col];
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(kAll, sum, step);
-  if (threadIdx.x % 32 == 0) out[row] = static_cast<float>(1.0 / fmax(sqrt(sum), 1e-12));
-}
-
-// torch's order of values: NaN above everything.
-__device__ bool above(float a, float b) { return a > b || (isnan(a) && !isnan(b)); }
 
 // Loads a [kTile, kDepth] piece of normalised rows, transposed; zeros outside the matrix.
 __device__ void stage(const Rows& matrix, const float* scale, int64_t row, int64_t col,
@@ -36,29 +22,6 @@ __device__ void stage(const Rows& matrix, const float* scale, int64_t row, int64
     const int r = item / kDepth, c = item % kDepth;
     const bool inside = row + r < matrix.rows && col + c < matrix.cols;
     out[c][r] = inside ? matrix.data[(row + r) * matrix.stride + col + c] * scale[row + r] : 0.0f;
-  }
-}
-
-// Offers the candidates that one warp holds, lane by lane, to a list whose entry `lane` lives in lane `lane`.
-__device__ void offer(float candidate, bool inside, int first, int k, float& value, int& index) {
-  const int lane = threadIdx.x % 32;
-  const float last = __shfl_sync(kAll, value, k - 1);  // by every lane, inside or not
-  unsigned open = __ballot_sync(kAll, inside && above(candidate, last));
-  while (open) {
-    const int source = __ffs(open) - 1;
-    open &= open - 1;
-    const float entering = __shfl_sync(kAll, candidate, source);
-    // Entries that stay in front are a prefix of the list, so their number is the place of the newcomer.
-    const int place = __popc(__ballot_sync(kAll, lane < k && !above(entering, value)));
-    const float shifted_value = __shfl_up_sync(kAll, value, 1);
-    const int shifted_index = __shfl_up_sync(kAll, index, 1);
-    if (lane > place) {
-      value = shifted_value;
-      index = shifted_index;
-    } else if (lane == place) {
-      value = entering;
-      index = first + source;
-    }
   }
 }
 
@@ -115,9 +78,9 @@ void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* inverse_
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
   float* key_scale = inverse_norm + query.rows;
-  CFR_LAUNCH(inverse_norms, blocks_for(query.rows, kWarps), kThreads, 0, on, query, inverse_norm);
+  CFR_LAUNCH((inverse_norms<kWarps>), blocks_for(query.rows, kWarps), kThreads, 0, on, query, inverse_norm);
   check(cudaGetLastError(), "topk_cosine: norms of the queries");
-  CFR_LAUNCH(inverse_norms, blocks_for(keys.rows, kWarps), kThreads, 0, on, keys, key_scale);
+  CFR_LAUNCH((inverse_norms<kWarps>), blocks_for(keys.rows, kWarps), kThreads, 0, on, keys, key_scale);
   check(cudaGetLastError(), "topk_cosine: norms of the keys");
   CFR_LAUNCH(search, blocks_for(query.rows, kTile), kThreads, 0, on, query, keys, static_cast<int>(k), inverse_norm,
              key_scale, similarity, index);
