@@ -67,9 +67,10 @@ void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index);
 }  // namespace cpu
 
 namespace cuda {
-// The same on a device. `inverse_norm` is scratch for query.rows + keys.rows floats, `stream` a cudaStream_t.
-void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* inverse_norm, float* similarity,
-                 int64_t* index, int device, void* stream);
+// The same on a device, in `scratch` of as many bytes as topk_cosine_scratch says; `stream` is a cudaStream_t.
+int64_t topk_cosine_scratch(const Rows& query, const Rows& keys, int64_t k, int device);
+void topk_cosine(const Rows& query, const Rows& keys, int64_t k, void* scratch, float* similarity, int64_t* index,
+                 int device, void* stream);
 }  // namespace cuda
 
 }  // namespace cfr

@@ -88,17 +88,28 @@ Tensor knn(const Tensor& points, const Tensor& centers, int64_t k) {
 }
 
 #ifdef CFR_FAST_CUDA
+Tensor bytes_like_device(const Tensor& like, int64_t count) {
+  return torch::stable::empty({count}, ScalarType::Byte, std::nullopt, like.device());
+}
+
+// Row numbers are 32 bits wide on the device, up to the end of the last tile.
+void check_few_rows(const char* op, const char* argument, const Tensor& tensor) {
+  CFR_CHECK(tensor.size(0) < INT32_MAX - 512, op, argument, "fewer than 2^31 - 513 rows on CUDA", shape_of(tensor));
+}
+
 std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& keys, int64_t k,
                                             int64_t stream) {
   check_topk_cosine(query, keys, k);
+  check_few_rows("topk_cosine", "query", query);
+  check_few_rows("topk_cosine", "keys", keys);
   const Tensor similarity = empty_like_device(query, query.size(0), k, ScalarType::Float);
   const Tensor index = empty_like_device(query, query.size(0), k, ScalarType::Long);
   if (index.numel() > 0) {
     const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
-    const Tensor scratch = empty_like_device(query, 1, query.size(0) + keys.size(0), ScalarType::Float);
-    cuda::topk_cosine(rows_of(q), rows_of(b), k, scratch.mutable_data_ptr<float>(),
-                      similarity.mutable_data_ptr<float>(), index.mutable_data_ptr<int64_t>(),
-                      query.get_device_index(), reinterpret_cast<void*>(stream));
+    const int device = query.get_device_index();
+    const Tensor scratch = bytes_like_device(query, cuda::topk_cosine_scratch(rows_of(q), rows_of(b), k, device));
+    cuda::topk_cosine(rows_of(q), rows_of(b), k, scratch.mutable_data_ptr(), similarity.mutable_data_ptr<float>(),
+                      index.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
   }
   return {similarity, index};
 }
