@@ -71,6 +71,11 @@ namespace cuda {
 int64_t topk_cosine_scratch(const Rows& query, const Rows& keys, int64_t k, int device);
 void topk_cosine(const Rows& query, const Rows& keys, int64_t k, void* scratch, float* similarity, int64_t* index,
                  int device, void* stream);
+
+// Writes the rows without a near one to index [query.rows], ascending, and returns their number: waits for the stream.
+int64_t confidence_filter_scratch(const Rows& query, const Rows& bank, int device);
+int64_t confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, void* scratch,
+                          int64_t* index, int device, void* stream);
 }  // namespace cuda
 
 }  // namespace cfr

@@ -115,22 +115,26 @@ std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& k
 }
 #endif
 
-Tensor confidence_filter(const Tensor& query, const Tensor& bank, double threshold,
-                         const std::optional<Tensor>& valid) {
+// The mask, contiguous, where there is one.
+std::optional<Tensor> check_confidence_filter(const Tensor& query, const Tensor& bank, double threshold,
+                                              const std::optional<Tensor>& valid) {
   const char* op = "confidence_filter";
   check_float_matrix(op, "query", query);
   check_float_matrix(op, "bank", bank);
   check_same_device(op, "bank", bank, query);
   CFR_CHECK(bank.size(1) == query.size(1), op, "bank", "as many columns as query", shape_of(bank));
   CFR_CHECK(threshold == threshold, op, "threshold", "a cosine distance", "NaN");
-  std::optional<Tensor> mask;
-  if (valid) {
-    check_mask(op, "valid", *valid);
-    check_same_device(op, "valid", *valid, query);
-    const bool fits = valid->dim() == 1 && valid->size(0) == query.size(0);
-    CFR_CHECK(fits, op, "valid", "one element a row of query", shape_of(*valid));
-    mask = torch::stable::contiguous(*valid);
-  }
+  if (!valid) return std::nullopt;
+  check_mask(op, "valid", *valid);
+  check_same_device(op, "valid", *valid, query);
+  const bool fits = valid->dim() == 1 && valid->size(0) == query.size(0);
+  CFR_CHECK(fits, op, "valid", "one element a row of query", shape_of(*valid));
+  return torch::stable::contiguous(*valid);
+}
+
+Tensor confidence_filter(const Tensor& query, const Tensor& bank, double threshold,
+                         const std::optional<Tensor>& valid) {
+  const std::optional<Tensor> mask = check_confidence_filter(query, bank, threshold, valid);
   const int64_t rows = query.size(0);
   const Tensor reliable = torch::stable::empty({rows}, ScalarType::Bool, std::nullopt, query.device());
   bool* flags = reliable.mutable_data_ptr<bool>();
@@ -147,6 +151,25 @@ Tensor confidence_filter(const Tensor& query, const Tensor& bank, double thresho
     if (kept(row)) *out++ = row;
   return result;
 }
+
+#ifdef CFR_FAST_CUDA
+Tensor confidence_filter_cuda(const Tensor& query, const Tensor& bank, double threshold,
+                              const std::optional<Tensor>& valid, int64_t stream) {
+  const std::optional<Tensor> mask = check_confidence_filter(query, bank, threshold, valid);
+  check_few_rows("confidence_filter", "query", query);
+  check_few_rows("confidence_filter", "bank", bank);
+  const Tensor index = torch::stable::empty({query.size(0)}, ScalarType::Long, std::nullopt, query.device());
+  if (query.size(0) == 0) return index;
+  const int device = query.get_device_index();
+  const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(bank);
+  const Tensor scratch = bytes_like_device(query, cuda::confidence_filter_scratch(rows_of(q), rows_of(b), device));
+  const int64_t count = cuda::confidence_filter(rows_of(q), rows_of(b), threshold,
+                                                mask ? mask->const_data_ptr<bool>() : nullptr, scratch.mutable_data_ptr(),
+                                                index.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
+  Tensor found = index;
+  return torch::stable::narrow(found, 0, 0, count);
+}
+#endif
 
 Tensor interpolate_tokens(const Tensor& tokens, const Tensor& offset, const Tensor& source,
                           const Tensor& weight) {
@@ -276,6 +299,7 @@ CFR_LIBRARY(CFR_NAMESPACE, m) {
   m.def("knn(Tensor points, Tensor centers, int k) -> Tensor");
 #ifdef CFR_FAST_CUDA
   m.def("topk_cosine_cuda(Tensor query, Tensor keys, int k, int stream) -> (Tensor, Tensor)");
+  m.def("confidence_filter_cuda(Tensor query, Tensor bank, float threshold, Tensor? valid, int stream) -> Tensor");
 #endif
 }
 
@@ -294,5 +318,6 @@ CFR_LIBRARY_IMPL(CFR_NAMESPACE, CPU, m) {
 #ifdef CFR_FAST_CUDA
 CFR_LIBRARY_IMPL(CFR_NAMESPACE, CFR_CUDA_KEY, m) {
   m.impl("topk_cosine_cuda", TORCH_BOX(&cfr::topk_cosine_cuda));
+  m.impl("confidence_filter_cuda", TORCH_BOX(&cfr::confidence_filter_cuda));
 }
 #endif

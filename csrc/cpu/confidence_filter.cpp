@@ -10,8 +10,8 @@
 // whole bank in its own order, and is compacted on the way.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
+#include "../cosine_threshold.h"
 #include "norms.h"
 
 namespace cfr::cpu {
@@ -25,24 +25,6 @@ constexpr int64_t kDirections = kWidth - 1;
 constexpr int64_t kSample = 256;       // bank rows that choose the directions
 constexpr int64_t kPause = 16;         // tiles without a bound after one whose bound left most rows possible
 constexpr float kSlack = 1e-5f;        // above every rounding error of the bound
-
-// The largest similarity s with 1 − s >= threshold in float32, found by bisection over the ordered floats.
-float largest_outside(float threshold) {
-  const auto number = [](int64_t rank) {  // negative floats count down from −0
-    const uint32_t bits = rank >= 0 ? uint32_t(rank) : 0x80000000u | uint32_t(-rank);
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-  };
-  constexpr int64_t kInfinity = 0x7f800000;
-  int64_t low = -kInfinity, high = kInfinity + 1;
-  if (!(1.0f - number(low) >= threshold)) return number(low);
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    (1.0f - number(middle) >= threshold ? low : high) = middle;
-  }
-  return number(low);
-}
 
 double dot(const float* a, const float* b, int64_t cols) {
   constexpr int kLanes = 8;

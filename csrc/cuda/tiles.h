@@ -57,21 +57,20 @@ __device__ __forceinline__ void multiply_stage(const unsigned char* stage, TileS
 // Both matrices reach to full tiles and are `cols` wide. `stages` holds kStages · kStageBytes.
 template <int kStages, class RowAt, class Epilogue>
 __device__ __forceinline__ void walk_tiles(const uint16_t* query, const RowAt& row_at, const uint16_t* keys,
-                                           int64_t cols, int64_t first, int64_t last, unsigned char* stages,
+                                           int cols, int first, int last, unsigned char* stages,
                                            Epilogue& epilogue) {
   const int place = threadIdx.x / 8, chunk = threadIdx.x % 8;
   unsigned char* const target = stages + place * kRowBytes + (chunk ^ place % 8) * 16;
-  const int pieces = static_cast<int>(cols / kTileDepth);
-  int64_t next_tile = first;
-  int next_piece = 0, next_stage = 0;
+  const int pieces = cols / kTileDepth;
+  int next_tile = first, next_piece = 0, next_stage = 0;
   const auto load = [&] {
     if (next_tile < last) {
       unsigned char* const to = target + next_stage * kStageBytes;
-      const int64_t col = static_cast<int64_t>(next_piece) * kTileDepth + chunk * 8;
+      const int col = next_piece * kTileDepth + chunk * 8;
       CFR_UNROLL
       for (int j = 0; j < kTileQueries / kRowsPerCopy; ++j)
-        copy16(to + j * kRowsPerCopy * kRowBytes, query + row_at(place + j * kRowsPerCopy) * cols + col);
-      const uint16_t* from = keys + (next_tile * kTileKeys + place) * cols + col;
+        copy16(to + j * kRowsPerCopy * kRowBytes, query + static_cast<int64_t>(row_at(place + j * kRowsPerCopy)) * cols + col);
+      const uint16_t* from = keys + static_cast<int64_t>(next_tile * kTileKeys + place) * cols + col;
       CFR_UNROLL
       for (int j = 0; j < kTileKeys / kRowsPerCopy; ++j)
         copy16(to + (kTileQueries + j * kRowsPerCopy) * kRowBytes, from + j * kRowsPerCopy * cols);
@@ -86,7 +85,7 @@ __device__ __forceinline__ void walk_tiles(const uint16_t* query, const RowAt& r
   for (int s = 0; s < kStages - 1; ++s) load();
 
   int stage = 0;
-  for (int64_t tile = first; tile < last; ++tile) {
+  for (int tile = first; tile < last; ++tile) {
     TileSums sum = {};
     for (int piece = 0; piece < pieces; ++piece) {
       wait_copies<kStages - 2>();

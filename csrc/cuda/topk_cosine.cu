@@ -18,13 +18,13 @@ namespace {
 
 constexpr int kCapacity = 128;     // candidates that a query's buffer takes before it is sorted and cut
 constexpr int kWarps = kTileThreads / 32;
-constexpr int64_t kMostSplits = 64;
+constexpr int kMostSplits = 64;
 constexpr float kMargin = 2.1f;    // errors between a product and the k-th best below which it is out: above 2
 
 struct Search {
   Rows query_rows, key_rows;
   UnitRows query, keys;
-  int64_t query_tiles, key_tiles, splits;  // an item is one tile of queries against one split of the keys
+  int query_tiles, key_tiles, splits;  // an item is one tile of queries against one split of the keys
   int k, keep;
   uint64_t* buffers;  // [blocks, kTileQueries, kCapacity]
   uint64_t* lists;    // [items, kTileQueries, keep], descending
@@ -59,8 +59,8 @@ struct Choose {
   float* threshold;
   const float* error;
 
-  __device__ __forceinline__ bool operator()(int64_t tile, TileSums& sum) {
-    const int first = static_cast<int>(tile) * kTileKeys, end = static_cast<int>(task.key_rows.rows);
+  __device__ __forceinline__ bool operator()(int tile, TileSums& sum) {
+    const int first = tile * kTileKeys, end = static_cast<int>(task.key_rows.rows);
     for (;;) {
       bool taken = false, left = false;
       CFR_UNROLL
@@ -114,9 +114,9 @@ __global__ void __launch_bounds__(kTileThreads, 1) choose(Search task) {
   CFR_DYNAMIC_SHARED(unsigned char, stages);
   uint64_t* const buffer = task.buffers + static_cast<int64_t>(blockIdx.x) * kTileQueries * kCapacity;
   const float worst = __uint_as_float(*task.keys.worst);
-  for (int64_t item = blockIdx.x; item < task.query_tiles * task.splits; item += gridDim.x) {
-    const int64_t first_row = item % task.query_tiles * kTileQueries, split = item / task.query_tiles;
-    const int64_t left = task.query_rows.rows - first_row;
+  for (int item = blockIdx.x; item < task.query_tiles * task.splits; item += gridDim.x) {
+    const int first_row = item % task.query_tiles * kTileQueries, split = item / task.query_tiles;
+    const int left = static_cast<int>(task.query_rows.rows) - first_row;
     if (threadIdx.x < kTileQueries) {
       const float own = threadIdx.x < left ? task.query.residual[first_row + threadIdx.x] : NAN;
       count[threadIdx.x] = 0;
@@ -125,10 +125,11 @@ __global__ void __launch_bounds__(kTileThreads, 1) choose(Search task) {
     }
     const auto row_at = [first_row](int place) { return first_row + place; };
     Choose epilogue{task, buffer, count, threshold, error};
-    walk_tiles<kStages>(task.query.data, row_at, task.keys.data, task.query.cols, task.key_tiles * split / task.splits,
-                        task.key_tiles * (split + 1) / task.splits, stages, epilogue);
+    const auto start = [&](int64_t at) { return static_cast<int>(task.key_tiles * at / task.splits); };
+    walk_tiles<kStages>(task.query.data, row_at, task.keys.data, static_cast<int>(task.query.cols), start(split),
+                        start(split + 1), stages, epilogue);
     for (int row = threadIdx.x / 32; row < kTileQueries && row < left; row += kWarps) {
-      const int64_t list = item * kTileQueries + row;
+      const int64_t list = static_cast<int64_t>(item) * kTileQueries + row;
       const float rises = cut_buffer(buffer + row * kCapacity, min(count[row], kCapacity), task.k, task.keep,
                                      threshold[row], error[row], task.lists + list * task.keep);
       if (threadIdx.x % 32 == 0) task.dropped[list] = rises;
@@ -193,20 +194,20 @@ struct Plan {
     exact_blocks = 2 * tiles.processors;
     search.query_rows = query;
     search.key_rows = keys;
-    search.query_tiles = (query.rows + kTileQueries - 1) / kTileQueries;
-    search.key_tiles = (keys.rows + kTileKeys - 1) / kTileKeys;
+    search.query_tiles = static_cast<int>((query.rows + kTileQueries - 1) / kTileQueries);
+    search.key_tiles = static_cast<int>((keys.rows + kTileKeys - 1) / kTileKeys);
     search.k = static_cast<int>(k);
     search.keep = k <= 16 ? 32 : 64;
     // Fewest splits that keep nine tenths of the processors busy, else the best there is.
     double most = 0;
-    const int64_t limit = search.key_tiles < 4 ? 1 : search.key_tiles / 2;
-    for (int64_t splits = 1; splits <= limit && splits <= kMostSplits && most < 0.9; ++splits) {
-      const int64_t items = search.query_tiles * splits;
+    const int limit = search.key_tiles < 4 ? 1 : search.key_tiles / 2;
+    for (int splits = 1; splits <= limit && splits <= kMostSplits && most < 0.9; ++splits) {
+      const int64_t items = int64_t(search.query_tiles) * splits;
       const double busy = double(items) / double(round_up(items, tiles.processors));
       if (busy > most) search.splits = splits;
       if (busy > most) most = busy;
     }
-    const int64_t items = search.query_tiles * search.splits;
+    const int64_t items = int64_t(search.query_tiles) * search.splits;
     blocks = static_cast<int>(items < tiles.processors ? items : tiles.processors);
 
     Carver carver(base);
@@ -219,8 +220,8 @@ struct Plan {
       out.residual = carver.take<float>(rows.rows);
       out.worst = nullptr;
     };
-    unit(query, search.query_tiles * kTileQueries, search.query);
-    unit(keys, search.key_tiles * kTileKeys, search.keys);
+    unit(query, int64_t(search.query_tiles) * kTileQueries, search.query);
+    unit(keys, int64_t(search.key_tiles) * kTileKeys, search.keys);
     search.keys.worst = reinterpret_cast<unsigned*>(counters + 1);
     search.open = carver.take<int>(query.rows);
     search.buffers = carver.take<uint64_t>(int64_t(blocks) * kTileQueries * kCapacity);
@@ -252,8 +253,8 @@ void topk_cosine(const Rows& query, const Rows& keys, int64_t k, void* scratch, 
   const Plan plan(query, keys, k, device, scratch);
   const Search& search = plan.search;
   check(cudaMemsetAsync(search.open_count, 0, 2 * sizeof(int), on), "topk_cosine: counters");
-  unit_rows(query, search.query, search.query_tiles * kTileQueries, on);
-  unit_rows(keys, search.keys, search.key_tiles * kTileKeys, on);
+  unit_rows(query, search.query, int64_t(search.query_tiles) * kTileQueries, on);
+  unit_rows(keys, search.keys, int64_t(search.key_tiles) * kTileKeys, on);
   if (plan.stages == 4)
     launch_choose<4>(plan, on);
   else if (plan.stages == 3)
