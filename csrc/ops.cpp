@@ -158,16 +158,16 @@ Tensor confidence_filter_cuda(const Tensor& query, const Tensor& bank, double th
   const std::optional<Tensor> mask = check_confidence_filter(query, bank, threshold, valid);
   check_few_rows("confidence_filter", "query", query);
   check_few_rows("confidence_filter", "bank", bank);
-  const Tensor index = torch::stable::empty({query.size(0)}, ScalarType::Long, std::nullopt, query.device());
+  Tensor index = torch::stable::empty({query.size(0)}, ScalarType::Long, std::nullopt, query.device());
   if (query.size(0) == 0) return index;
   const int device = query.get_device_index();
   const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(bank);
   const Tensor scratch = bytes_like_device(query, cuda::confidence_filter_scratch(rows_of(q), rows_of(b), device));
-  const int64_t count = cuda::confidence_filter(rows_of(q), rows_of(b), threshold,
-                                                mask ? mask->const_data_ptr<bool>() : nullptr, scratch.mutable_data_ptr(),
-                                                index.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
-  Tensor found = index;
-  return torch::stable::narrow(found, 0, 0, count);
+  const bool* among = mask ? mask->const_data_ptr<bool>() : nullptr;
+  const int64_t count =
+      cuda::confidence_filter(rows_of(q), rows_of(b), threshold, among, scratch.mutable_data_ptr(),
+                              index.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
+  return torch::stable::narrow(index, 0, 0, count);
 }
 #endif
 

@@ -1,4 +1,4 @@
-"""topk_cosine and confidence_filter on CUDA: their sources run on the CPU, and on a device where there is one."""
+"""topk_cosine and confidence_filter on CUDA: the sources run on the CPU, and on a device where one is."""
 
 from __future__ import annotations
 
@@ -106,6 +106,14 @@ def test_topk_duplicates(topk: Op) -> None:
     assert torch.equal(index, alone + torch.tensor([0, 90, 180]))
 
 
+def test_topk_similarities_have_the_same_bits_whichever_kernel_decides(topk: Op) -> None:
+    """Forty copies of each key leave no room for a bound: these queries are searched exhaustively."""
+    query, keys = randn(3, 70), randn(20, 70, seed=1)
+    alone = topk(query, keys, 1)
+    among = topk(query, keys.repeat(40, 1), 1)
+    assert all(map(torch.equal, alone, among))
+
+
 @pytest.mark.parametrize("noise", [1e-3, 1e-5])
 def test_topk_differences_that_bfloat16_does_not_see(topk: Op, noise: float) -> None:
     query = randn(3, 70)
@@ -185,9 +193,7 @@ def test_filter_valid_rows_only(unreliable: Callable[..., Tensor]) -> None:
 
 
 @pytest.mark.parametrize("rows", [20, 60])
-def test_filter_decides_in_float32_what_bfloat16_cannot(
-    unreliable: Callable[..., Tensor], rows: int
-) -> None:
+def test_filter_decides_in_float32_what_bfloat16_cannot(unreliable: Callable[..., Tensor], rows: int) -> None:
     """All bank rows lie at the threshold up to 1e-5: remembered one by one, or too many and searched."""
     query = randn(6, 70)
     bank = randn(1, 70, seed=1) + 1e-5 * randn(rows, 70, seed=2)
@@ -215,6 +221,17 @@ def test_filter_nan_counts_as_near(unreliable: Callable[..., Tensor]) -> None:
         assert not {2, 7} & set(got.tolist())
     bank[29, 0] = torch.nan
     assert unreliable(query, bank, 0.0).numel() == 0
+
+
+@pytest.mark.parametrize("kib", ["99", "227"])
+def test_rings_of_two_and_of_four_stages(kib: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on devices with less and with more shared memory than the 163 KiB that are emulated else."""
+    monkeypatch.setenv("CFR_EMULATED_SHARED", kib)
+    query, keys = randn(3, 150), randn(257, 150, seed=1)
+    assert_topk(lambda *arguments: emulated.ops().topk_cosine_cuda(*arguments, 0), query, keys, 3)
+    threshold = threshold_in_a_gap(query, keys, 0.5)
+    expected = reference.confidence_filter(query.double(), keys.double(), threshold)
+    assert torch.equal(emulated.ops().confidence_filter_cuda(query, keys, threshold, None, 0), expected)
 
 
 def test_a_second_run_on_used_memory_has_the_same_bits() -> None:

@@ -193,6 +193,7 @@ struct Plan {
     bank_tiles = static_cast<int>((bank.rows + kTileKeys - 1) / kTileKeys);
     filter.query_rows = query;
     filter.bank_rows = bank;
+    filter.valid = nullptr;
 
     Carver carver(base);
     counters = carver.take<int>(kCounters);

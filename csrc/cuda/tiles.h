@@ -1,9 +1,9 @@
 // Products of bfloat16 rows in tiles of 128 queries × 256 keys, handed to an epilogue while still in registers.
 //
-// 8 warps, 2 × 4, of 64 × 64 products each: 128 registers of sums a thread, and the fewest bytes from shared memory and
-// from the second-level cache per product that registers allow. Pieces of 64 columns pass through a ring of stages filled
-// by asynchronous copies, on across the tiles: the next tile's first pieces arrive during the epilogue. 16-byte chunks
-// of a row lie permuted (chunk ^ row % 8), so that neither copies nor loads of matrices meet in a bank.
+// 8 warps, 2 × 4, of 64 × 64 products each: 128 registers of sums a thread, and the fewest bytes from shared memory
+// and from the second-level cache per product that registers allow. Pieces of 64 columns pass through a ring of
+// stages filled by asynchronous copies, on across the tiles: the next tile's first pieces arrive during the epilogue.
+// 16-byte chunks of a row lie permuted (chunk ^ row % 8), so that neither copies nor loads of matrices meet in a bank.
 #pragma once
 
 #include "copy.h"
@@ -32,7 +32,8 @@ __device__ inline int tile_col(int j, int e) {
 __device__ __forceinline__ void multiply_stage(const unsigned char* stage, TileSums& sum) {
   const int lane = threadIdx.x % 32;
   const unsigned char* a_row = stage + (threadIdx.x / 128 * 64 + lane % 16) * kRowBytes;
-  const unsigned char* b_row = stage + (kTileQueries + threadIdx.x / 32 % 4 * 64 + lane / 16 * 8 + lane % 8) * kRowBytes;
+  const int b_place = threadIdx.x / 32 % 4 * 64 + lane / 16 * 8 + lane % 8;
+  const unsigned char* b_row = stage + (kTileQueries + b_place) * kRowBytes;
   CFR_UNROLL
   for (int k = 0; k < kTileDepth / 16; ++k) {
     const int a_chunk = (2 * k + lane / 16) ^ (lane % 8), b_chunk = (2 * k + lane / 8 % 2) ^ (lane % 8);
@@ -69,7 +70,7 @@ __device__ __forceinline__ void walk_tiles(const uint16_t* query, const RowAt& r
       const int col = next_piece * kTileDepth + chunk * 8;
       CFR_UNROLL
       for (int j = 0; j < kTileQueries / kRowsPerCopy; ++j)
-        copy16(to + j * kRowsPerCopy * kRowBytes, query + static_cast<int64_t>(row_at(place + j * kRowsPerCopy)) * cols + col);
+        copy16(to + j * kRowsPerCopy * kRowBytes, query + int64_t(row_at(place + j * kRowsPerCopy)) * cols + col);
       const uint16_t* from = keys + static_cast<int64_t>(next_tile * kTileKeys + place) * cols + col;
       CFR_UNROLL
       for (int j = 0; j < kTileKeys / kRowsPerCopy; ++j)

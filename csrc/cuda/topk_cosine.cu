@@ -16,17 +16,20 @@
 namespace cfr::cuda {
 namespace {
 
-constexpr int kCapacity = 128;     // candidates that a query's buffer takes before it is sorted and cut
 constexpr int kWarps = kTileThreads / 32;
 constexpr int kMostSplits = 64;
-constexpr float kMargin = 2.1f;    // errors between a product and the k-th best below which it is out: above 2
+constexpr float kMargin = 2.1f;  // errors between a product and the k-th best below which it is out: above 2
+
+// A query's buffer holds 32 · kEach candidates; full, it is sorted and its better half kept.
+template <int kEach>
+constexpr int kBuffer = 32 * kEach;
 
 struct Search {
   Rows query_rows, key_rows;
   UnitRows query, keys;
   int query_tiles, key_tiles, splits;  // an item is one tile of queries against one split of the keys
   int k, keep;
-  uint64_t* buffers;  // [blocks, kTileQueries, kCapacity]
+  uint64_t* buffers;  // [blocks, kTileQueries, 2 keep]
   uint64_t* lists;    // [items, kTileQueries, keep], descending
   float* dropped;     // [items, kTileQueries]: no key outside the list has a higher product
   int* open_count;
@@ -37,22 +40,25 @@ struct Search {
 __device__ float closing(float value) { return isnan(value) ? INFINITY : value; }
 
 // Keeps the best of one query's `count` candidates, sorted; returns the threshold that follows. One warp.
-__device__ float cut_buffer(uint64_t* buffer, int count, int k, int keep, float threshold, float error,
-                            uint64_t* out) {
+template <int kEach>
+__device__ float cut_buffer(uint64_t* buffer, int count, int k, float threshold, float error, uint64_t* out) {
+  constexpr int keep = kBuffer<kEach> / 2;
   const int lane = threadIdx.x % 32;
-  uint64_t rank[4];
+  uint64_t rank[kEach];
   CFR_UNROLL
-  for (int r = 0; r < 4; ++r) rank[r] = 32 * r + lane < count ? buffer[32 * r + lane] : kNothing;
+  for (int r = 0; r < kEach; ++r) rank[r] = 32 * r + lane < count ? buffer[32 * r + lane] : kNothing;
   sort_descending(rank);
-  out[lane] = rank[0];
-  if (keep > 32) out[32 + lane] = rank[1];
+  CFR_UNROLL
+  for (int r = 0; r < kEach / 2; ++r) out[32 * r + lane] = rank[r];
   const float last = value_of(entry_at(rank, keep - 1)), best = value_of(entry_at(rank, k - 1));
   if (count <= keep) return threshold;
   return closing(isnan(last) ? last : fmaxf(threshold, fmaxf(last, best - kMargin * error)));
 }
 
 // The epilogue of a tile: candidates above their query's threshold go to its buffer.
+template <int kEach>
 struct Choose {
+  static constexpr int kCapacity = kBuffer<kEach>;
   const Search& task;
   uint64_t* buffer;
   int* count;
@@ -96,10 +102,10 @@ struct Choose {
       for (; full; full &= full - 1) {
         const int row = warp * kShare + __ffs(full) - 1;
         uint64_t* const list = buffer + row * kCapacity;
-        const float rises = cut_buffer(list, kCapacity, task.k, task.keep, threshold[row], error[row], list);
+        const float rises = cut_buffer<kEach>(list, kCapacity, task.k, threshold[row], error[row], list);
         if (lane == 0) {
           threshold[row] = rises;
-          count[row] = task.keep;
+          count[row] = kCapacity / 2;
         }
       }
       if (!__syncthreads_or(left)) return true;
@@ -107,11 +113,12 @@ struct Choose {
   }
 };
 
-template <int kStages>
+template <int kStages, int kEach>
 __global__ void __launch_bounds__(kTileThreads, 1) choose(Search task) {
   __shared__ int count[kTileQueries];
   __shared__ float threshold[kTileQueries], error[kTileQueries];
   CFR_DYNAMIC_SHARED(unsigned char, stages);
+  constexpr int kCapacity = kBuffer<kEach>;
   uint64_t* const buffer = task.buffers + static_cast<int64_t>(blockIdx.x) * kTileQueries * kCapacity;
   const float worst = __uint_as_float(*task.keys.worst);
   for (int item = blockIdx.x; item < task.query_tiles * task.splits; item += gridDim.x) {
@@ -124,14 +131,14 @@ __global__ void __launch_bounds__(kTileThreads, 1) choose(Search task) {
       error[threadIdx.x] = cosine_error(own, worst, task.query_rows.cols);
     }
     const auto row_at = [first_row](int place) { return first_row + place; };
-    Choose epilogue{task, buffer, count, threshold, error};
+    Choose<kEach> epilogue{task, buffer, count, threshold, error};
     const auto start = [&](int64_t at) { return static_cast<int>(task.key_tiles * at / task.splits); };
     walk_tiles<kStages>(task.query.data, row_at, task.keys.data, static_cast<int>(task.query.cols), start(split),
                         start(split + 1), stages, epilogue);
     for (int row = threadIdx.x / 32; row < kTileQueries && row < left; row += kWarps) {
       const int64_t list = static_cast<int64_t>(item) * kTileQueries + row;
-      const float rises = cut_buffer(buffer + row * kCapacity, min(count[row], kCapacity), task.k, task.keep,
-                                     threshold[row], error[row], task.lists + list * task.keep);
+      const float rises = cut_buffer<kEach>(buffer + row * kCapacity, min(count[row], kCapacity), task.k,
+                                            threshold[row], error[row], task.lists + list * (kCapacity / 2));
       if (threadIdx.x % 32 == 0) task.dropped[list] = rises;
     }
     __syncthreads();
@@ -166,7 +173,8 @@ __global__ void rerank(Search task, bool wide, float* similarity, int64_t* index
     if (best[r] == kNothing || value_of(best[r]) < cut) continue;
     const int key = index_of(best[r]);
     const float* other = task.key_rows.data + key * task.key_rows.stride;
-    const float value = exact_cosine(own, task.query.scale[row], other, task.keys.scale[key], task.query_rows.cols, wide);
+    const float value =
+        exact_cosine(own, task.query.scale[row], other, task.keys.scale[key], task.query_rows.cols, wide);
     exact[r] = rank_of(value, key);
   }
   __syncwarp();
@@ -198,6 +206,7 @@ struct Plan {
     search.key_tiles = static_cast<int>((keys.rows + kTileKeys - 1) / kTileKeys);
     search.k = static_cast<int>(k);
     search.keep = k <= 16 ? 32 : 64;
+    search.splits = 1;
     // Fewest splits that keep nine tenths of the processors busy, else the best there is.
     double most = 0;
     const int limit = search.key_tiles < 4 ? 1 : search.key_tiles / 2;
@@ -224,7 +233,7 @@ struct Plan {
     unit(keys, int64_t(search.key_tiles) * kTileKeys, search.keys);
     search.keys.worst = reinterpret_cast<unsigned*>(counters + 1);
     search.open = carver.take<int>(query.rows);
-    search.buffers = carver.take<uint64_t>(int64_t(blocks) * kTileQueries * kCapacity);
+    search.buffers = carver.take<uint64_t>(int64_t(blocks) * kTileQueries * 2 * search.keep);
     search.lists = carver.take<uint64_t>(items * kTileQueries * search.keep);
     search.dropped = carver.take<float>(items * kTileQueries);
     partial = carver.take<uint64_t>(exact_search_scratch(exact_blocks));
@@ -232,12 +241,23 @@ struct Plan {
   }
 };
 
-template <int kStages>
+template <int kStages, int kEach>
 void launch_choose(const Plan& plan, cudaStream_t stream) {
   const int bytes = kStages * kStageBytes;
-  check(cudaFuncSetAttribute(choose<kStages>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+  check(cudaFuncSetAttribute(choose<kStages, kEach>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "topk_cosine: shared memory");
-  CFR_LAUNCH((choose<kStages>), plan.blocks, kTileThreads, bytes, stream, plan.search);
+  CFR_LAUNCH((choose<kStages, kEach>), plan.blocks, kTileThreads, bytes, stream, plan.search);
+  check(cudaGetLastError(), "topk_cosine: choose");
+}
+
+template <int kEach>
+void launch_choose(const Plan& plan, cudaStream_t stream) {
+  if (plan.stages == 4)
+    launch_choose<4, kEach>(plan, stream);
+  else if (plan.stages == 3)
+    launch_choose<3, kEach>(plan, stream);
+  else
+    launch_choose<2, kEach>(plan, stream);
 }
 
 }  // namespace
@@ -255,13 +275,10 @@ void topk_cosine(const Rows& query, const Rows& keys, int64_t k, void* scratch, 
   check(cudaMemsetAsync(search.open_count, 0, 2 * sizeof(int), on), "topk_cosine: counters");
   unit_rows(query, search.query, int64_t(search.query_tiles) * kTileQueries, on);
   unit_rows(keys, search.keys, int64_t(search.key_tiles) * kTileKeys, on);
-  if (plan.stages == 4)
-    launch_choose<4>(plan, on);
-  else if (plan.stages == 3)
-    launch_choose<3>(plan, on);
-  else
+  if (search.keep == 32)
     launch_choose<2>(plan, on);
-  check(cudaGetLastError(), "topk_cosine: choose");
+  else
+    launch_choose<4>(plan, on);
   const bool wide = starts_wide(query) && starts_wide(keys);
   CFR_LAUNCH(rerank, blocks_for(query.rows, kWarps), kTileThreads, 0, on, search, wide, similarity, index);
   check(cudaGetLastError(), "topk_cosine: rerank");

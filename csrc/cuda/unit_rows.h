@@ -1,6 +1,7 @@
 // Unit rows in bfloat16 for the tensor cores, and how far a cosine from them may lie from the float32 one.
 //
-// With u = û + δ (float32 unit row, its bfloat16 rounding, the rest): u·v − û·v̂ = δ_u·v̂ + u·δ_v, so by Cauchy–Schwarz
+// With u = û + δ (float32 unit row, its bfloat16 rounding, the rest): u·v − û·v̂ = δ_u·v̂ + u·δ_v, so by
+// Cauchy–Schwarz
 //   |u·v − û·v̂| ≤ ‖δ_u‖ ‖v̂‖ + ‖u‖ ‖δ_v‖ ≤ (1 + 2^-7) (‖δ_u‖ + ‖δ_v‖).
 // Rounding of the sums comes on top. Σ|u v| ≤ 1 + 2^-7, so a chain of D fused multiply-adds errs by at most D 2^-24
 // of that. The tensor cores multiply exactly and add with at least 23 bits behind the largest term, cut off instead of

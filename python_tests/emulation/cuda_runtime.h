@@ -318,9 +318,13 @@ template <class Kernel> cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribu
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { *value = 3; return cudaSuccess; }
 
-// For searches: shared memory as on sm_80, asked for by a type of its own; a host's copy and wait.
+// For searches: shared memory, as on sm_80 if not told otherwise; a host's copy and wait.
 enum cudaSharedAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaSharedAttr, int) { *value = 163 << 10; return cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaSharedAttr, int) {
+  const char* kib = std::getenv("CFR_EMULATED_SHARED");
+  *value = (kib ? std::atoi(kib) : 163) << 10;
+  return cudaSuccess;
+}
 enum cudaMemcpyKind { cudaMemcpyDeviceToHost };
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind, cudaStream_t) {
   std::memcpy(to, from, size);
