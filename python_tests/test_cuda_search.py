@@ -192,16 +192,18 @@ def test_filter_valid_rows_only(unreliable: Callable[..., Tensor]) -> None:
     assert unreliable(query[:0], bank, threshold).numel() == 0
 
 
-@pytest.mark.parametrize("rows", [20, 60])
+@pytest.mark.parametrize("rows", [20, 80])
 def test_filter_decides_in_float32_what_bfloat16_cannot(unreliable: Callable[..., Tensor], rows: int) -> None:
-    """All bank rows lie at the threshold up to 1e-5: remembered one by one, or too many and searched."""
+    """All bank rows lie near the threshold, the nearest last: remembered, or too many and all searched."""
     query = randn(6, 70)
-    bank = randn(1, 70, seed=1) + 1e-5 * randn(rows, 70, seed=2)
-    for row in range(3):
-        close = float(nearest(query, bank)[row])
-        for threshold in (close - 2e-6, close + 2e-6):
-            expected = reference.confidence_filter(query.double(), bank.double(), threshold)
-            assert torch.equal(unreliable(query, bank, threshold), expected)
+    bank = randn(1, 70, seed=1) + 3e-4 * randn(rows, 70, seed=2)
+    similarity = normalize(query[:1].double(), dim=1) @ normalize(bank.double(), dim=1).T
+    bank = bank[similarity[0].argsort()]
+    best, second = 1 - similarity.topk(2).values[0]
+    for threshold in (float(2 * best - second), float((best + second) / 2)):
+        expected = reference.confidence_filter(query.double(), bank.double(), threshold)
+        assert (0 in expected) == (threshold < best)
+        assert torch.equal(unreliable(query, bank, threshold), expected)
 
 
 def test_filter_thresholds_at_exact_values(unreliable: Callable[..., Tensor]) -> None:
