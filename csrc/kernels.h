@@ -85,9 +85,15 @@ void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index);
 }  // namespace cpu
 
 namespace cuda {
-// The same on a device. `inverse_norm` is scratch for query.rows + keys.rows floats, `stream` a cudaStream_t.
-void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* inverse_norm, float* similarity,
-                 int64_t* index, int device, void* stream);
+// The same on a device, in `scratch` of as many bytes as topk_cosine_scratch says; `stream` is a cudaStream_t.
+int64_t topk_cosine_scratch(const Rows& query, const Rows& keys, int64_t k, int device);
+void topk_cosine(const Rows& query, const Rows& keys, int64_t k, void* scratch, float* similarity, int64_t* index,
+                 int device, void* stream);
+
+// Writes the rows without a near one to index [query.rows], ascending, and returns their number: waits for the stream.
+int64_t confidence_filter_scratch(const Rows& query, const Rows& bank, int device);
+int64_t confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, void* scratch,
+                          int64_t* index, int device, void* stream);
 
 // `anchor` is scratch for points.rows floats; 1 <= count <= points.rows < 2^32.
 void farthest_point_sample(const Rows& points, const float* initial, int64_t count, float* anchor, int64_t* index,

@@ -14,8 +14,9 @@ def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tens
     """Rows whose smallest cosine distance to the bank is at least `threshold` (CFR's confidence filter).
 
     A native kernel serves float32: a row leaves as soon as one bank row is near enough, and bounds spare most
-    comparisons of the others; the answer is that of the exhaustive search. Other dtypes go through plain
-    PyTorch in blocks. No gradient.
+    comparisons of the others; the answer is that of the exhaustive search. On CUDA the call waits for the
+    device, since the number of rows is the size of the result. Other dtypes go through plain PyTorch in
+    blocks. No gradient.
 
     Args:
         query: float [N, D]; rows need no normalisation.

@@ -11,8 +11,8 @@
 // the whole bank in its own order, and is compacted on the way.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
+#include "../cosine_threshold.h"
 #include "bounded_bank.h"
 #include "parallel.h"
 
@@ -23,24 +23,6 @@ constexpr int64_t kBankTile = BoundedBank::kTile, kWidth = BoundedBank::kWidth;
 constexpr int64_t kQueryTile = 96;  // queries per tile: the packed tile stays in the second-level cache
 constexpr int64_t kRecent = 48;     // satisfying rows remembered from tile to tile
 constexpr int64_t kPause = 16;      // tiles without a bound after one whose bound left most rows possible
-
-// The largest similarity s with 1 − s >= threshold in float32, found by bisection over the ordered floats.
-float largest_outside(float threshold) {
-  const auto number = [](int64_t rank) {  // negative floats count down from −0
-    const uint32_t bits = rank >= 0 ? uint32_t(rank) : 0x80000000u | uint32_t(-rank);
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-  };
-  constexpr int64_t kInfinity = 0x7f800000;
-  int64_t low = -kInfinity, high = kInfinity + 1;
-  if (!(1.0f - number(low) >= threshold)) return number(low);
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    (1.0f - number(middle) >= threshold ? low : high) = middle;
-  }
-  return number(low);
-}
 
 // One thread's tile of queries, of which ever fewer are left.
 class Tile {

@@ -1,0 +1,285 @@
+// Which queries have no bank row nearer than the threshold: tiles of bfloat16 products that stop early.
+//
+// A product above the bound by more than its error satisfies its query, one below it by more than that says nothing,
+// and the few between are remembered and decided in float32. The bank is met in phases of doubling length; between
+// two the queries that are still open are gathered, so that tiles stay full of them, and a tile whose last query is
+// satisfied stops. A query with more doubtful rows than are remembered, none of which satisfies it, is searched
+// exhaustively. Gathering orders the queries as it happens; what is decided does not depend on it.
+#include "../cosine_threshold.h"
+#include "exact_search.h"
+#include "mma.h"
+#include "select_rows.h"
+#include "tiles.h"
+#include "unit_rows.h"
+
+namespace cfr::cuda {
+namespace {
+
+constexpr int kDoubtful = 32;  // bank rows remembered a query: one a lane
+constexpr int kWarps = kTileThreads / 32;
+constexpr unsigned kAll = 0xffffffffu;
+constexpr int kFirstShare = 64;  // the first phase is at most this part of the bank, or one tile
+
+// Queries of which only the device knows how many there are.
+struct List {
+  int* rows;
+  int* count;
+};
+
+struct Filter {
+  Rows query_rows, bank_rows;
+  UnitRows query, bank;
+  float bound;  // reliable: a similarity above it, or not a number
+  const bool* valid;
+  bool* reliable;
+  int* doubtful_count;  // [query rows], counted on beyond kDoubtful
+  int* doubtful;        // [query rows, kDoubtful]
+};
+
+// Appends each lane's row where `take`. By whole warps.
+__device__ void append(const List& list, bool take, int row) {
+  const unsigned takers = __ballot_sync(kAll, take);
+  if (takers == 0) return;
+  const int lane = threadIdx.x % 32;
+  int start = 0;
+  if (lane == 0) start = atomicAdd(list.count, __popc(takers));
+  start = __shfl_sync(kAll, start, 0);
+  if (take) list.rows[start + __popc(takers & ((1u << lane) - 1))] = row;
+}
+
+// Those of `from` (null rows: all) that are open.
+__global__ void gather_open(Filter task, List from, List to) {
+  const int64_t count = from.rows ? *from.count : task.query_rows.rows;
+  for (int64_t block = int64_t(blockIdx.x) * kTileThreads; block < count; block += int64_t(gridDim.x) * kTileThreads) {
+    const int64_t at = block + threadIdx.x;
+    const int row = at >= count ? 0 : from.rows ? from.rows[at] : static_cast<int>(at);
+    const bool open = at < count && (!task.valid || task.valid[row]) && !task.reliable[row];
+    append(to, open, row);
+  }
+}
+
+// The epilogue of a tile.
+struct Judge {
+  const Filter& task;
+  const int* rows;
+  int* open;       // queries of the tile that are not satisfied
+  int* satisfied;  // by this tile of the bank
+  float* doubt;    // below it a product says nothing
+  const float* sure;
+
+  __device__ __forceinline__ bool operator()(int tile, TileSums& sum) {
+    const int first = tile * kTileKeys, end = static_cast<int>(task.bank_rows.rows);
+    bool found = false;
+    CFR_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      CFR_UNROLL
+      for (int half = 0; half < 4; half += 2) {
+        const int place = tile_row(i, half);
+        const float limit = doubt[place];
+        bool any = false;
+        CFR_UNROLL
+        for (int j = 0; j < 8; ++j) any |= !(sum[i][j][half] <= limit) || !(sum[i][j][half + 1] <= limit);
+        if (!any || !open[place]) continue;
+        const float enough = sure[place];
+        bool here = false;
+        CFR_UNROLL
+        for (int item = 0; item < 16; ++item)
+          here |= !(sum[i][item / 2][half + item % 2] <= enough) && first + tile_col(item / 2, item) < end;
+        if (here) {
+          satisfied[place] = 1;
+          found = true;
+          continue;
+        }
+        const int row = rows[place];
+        CFR_UNROLL
+        for (int item = 0; item < 16; ++item) {
+          const int key = first + tile_col(item / 2, item);
+          if (sum[i][item / 2][half + item % 2] <= limit || key >= end) continue;
+          if (task.doubtful_count[row] > kDoubtful) continue;
+          const int slot = atomicAdd(&task.doubtful_count[row], 1);
+          if (slot < kDoubtful) task.doubtful[static_cast<int64_t>(row) * kDoubtful + slot] = key;
+        }
+      }
+    }
+    if (!__syncthreads_or(found)) return true;
+    bool left = false;
+    if (threadIdx.x < kTileQueries) {
+      if (open[threadIdx.x] && satisfied[threadIdx.x]) {
+        open[threadIdx.x] = 0;
+        doubt[threadIdx.x] = INFINITY;
+        task.reliable[rows[threadIdx.x]] = true;
+      }
+      left = open[threadIdx.x];
+    }
+    return __syncthreads_or(left);
+  }
+};
+
+// Listed queries against bank tiles first … last − 1; few queries share them among blocks.
+template <int kStages>
+__global__ void __launch_bounds__(kTileThreads, 1) compare(Filter task, List list, int first, int last) {
+  __shared__ int rows[kTileQueries], open[kTileQueries], satisfied[kTileQueries];
+  __shared__ float doubt[kTileQueries], sure[kTileQueries];
+  CFR_DYNAMIC_SHARED(unsigned char, stages);
+  const int count = *list.count, tiles = (count + kTileQueries - 1) / kTileQueries, blocks = gridDim.x;
+  const int shares = tiles > 0 && tiles < blocks ? min(blocks / tiles, last - first) : 1;
+  const float worst = __uint_as_float(*task.bank.worst);
+  for (int item = blockIdx.x; item < tiles * shares; item += blocks) {
+    const int tile = item / shares, share = item % shares, place = threadIdx.x;
+    bool mine = false;
+    if (place < kTileQueries) {
+      const bool listed = tile * kTileQueries + place < count;
+      const int row = listed ? list.rows[tile * kTileQueries + place] : 0;
+      const float error = cosine_error(task.query.residual[row], worst, task.query_rows.cols);
+      mine = listed && !task.reliable[row];
+      rows[place] = row;
+      open[place] = mine;
+      satisfied[place] = 0;
+      doubt[place] = mine ? task.bound - error : INFINITY;
+      sure[place] = task.bound + error;
+    }
+    if (!__syncthreads_or(mine)) continue;
+    const auto row_at = [](int at) { return rows[at]; };
+    const auto start = [&](int64_t at) { return first + static_cast<int>((last - first) * at / shares); };
+    Judge epilogue{task, rows, open, satisfied, doubt, sure};
+    walk_tiles<kStages>(task.query.data, row_at, task.bank.data, static_cast<int>(task.query.cols), start(share),
+                        start(share + 1), stages, epilogue);
+  }
+}
+
+// The doubtful rows of the queries that are left, one warp a query.
+__global__ void decide(Filter task, bool wide, List list, List exhaustive) {
+  const int count = *list.count, lane = threadIdx.x % 32;
+  for (int at = blockIdx.x * kWarps + threadIdx.x / 32; at < count; at += gridDim.x * kWarps) {
+    const int row = list.rows[at], doubtful = task.doubtful_count[row];
+    bool near = false;
+    if (lane < doubtful && lane < kDoubtful) {
+      const int64_t key = task.doubtful[static_cast<int64_t>(row) * kDoubtful + lane];
+      const float value = exact_cosine(task.query_rows.data + row * task.query_rows.stride, task.query.scale[row],
+                                       task.bank_rows.data + key * task.bank_rows.stride, task.bank.scale[key],
+                                       task.query_rows.cols, wide);
+      near = !(value <= task.bound);
+    }
+    const bool any = __ballot_sync(kAll, near) != 0;
+    if (lane == 0 && any) task.reliable[row] = true;
+    append(exhaustive, lane == 0 && !any && doubtful > kDoubtful, row);
+  }
+}
+
+__global__ void settle(Filter task, List list, const float* similarity) {
+  const int count = *list.count;
+  for (int at = blockIdx.x * kTileThreads + threadIdx.x; at < count; at += gridDim.x * kTileThreads)
+    if (!(similarity[list.rows[at]] <= task.bound)) task.reliable[list.rows[at]] = true;
+}
+
+// Sizes of one call and its scratch memory, carved from `base` (null: only counted).
+struct Plan {
+  Filter filter;
+  List lists[2], exhaustive;
+  float* similarity;
+  uint64_t* partial;
+  int* counters;
+  int query_tiles, bank_tiles, blocks, exact_blocks, stages;
+  int* starts;  // for select_rows
+  int64_t scratch;
+  static constexpr int kCounters = 4;  // of the lists, and the worst residual
+
+  Plan(const Rows& query, const Rows& bank, int device, void* base) {
+    const TileDevice tiles(device, 5 * kTileQueries * 4);
+    stages = tiles.stages;
+    blocks = tiles.processors;
+    exact_blocks = 2 * tiles.processors;
+    query_tiles = static_cast<int>((query.rows + kTileQueries - 1) / kTileQueries);
+    bank_tiles = static_cast<int>((bank.rows + kTileKeys - 1) / kTileKeys);
+    filter.query_rows = query;
+    filter.bank_rows = bank;
+    filter.valid = nullptr;
+
+    Carver carver(base);
+    counters = carver.take<int>(kCounters);
+    const auto unit = [&](const Rows& rows, int64_t padded, UnitRows& out) {
+      out.cols = padded_cols(rows.cols);
+      out.data = carver.take<uint16_t>(padded * out.cols);
+      out.scale = carver.take<float>(rows.rows);
+      out.residual = carver.take<float>(rows.rows);
+      out.worst = nullptr;
+    };
+    unit(query, int64_t(query_tiles) * kTileQueries, filter.query);
+    unit(bank, int64_t(bank_tiles) * kTileKeys, filter.bank);
+    filter.bank.worst = reinterpret_cast<unsigned*>(counters + 3);
+    filter.reliable = carver.take<bool>(query.rows);
+    filter.doubtful_count = carver.take<int>(query.rows);
+    filter.doubtful = carver.take<int>(query.rows * kDoubtful);
+    lists[0] = {carver.take<int>(query.rows), counters};
+    lists[1] = {carver.take<int>(query.rows), counters + 1};
+    exhaustive = {carver.take<int>(query.rows), counters + 2};
+    similarity = carver.take<float>(query.rows);
+    partial = carver.take<uint64_t>(exact_search_scratch(exact_blocks));
+    starts = carver.take<int>(select_blocks(query.rows) + 1);
+    scratch = carver.used();
+  }
+};
+
+template <int kStages>
+void launch_compare(const Plan& plan, const List& list, int first, int last, cudaStream_t stream) {
+  const int bytes = kStages * kStageBytes;
+  check(cudaFuncSetAttribute(compare<kStages>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "confidence_filter: shared memory");
+  CFR_LAUNCH((compare<kStages>), plan.blocks, kTileThreads, bytes, stream, plan.filter, list, first, last);
+  check(cudaGetLastError(), "confidence_filter: compare");
+}
+
+void find_reliable(const Plan& plan, cudaStream_t on) {
+  const Filter& filter = plan.filter;
+  const Rows &query = filter.query_rows, &bank = filter.bank_rows;
+  unit_rows(query, filter.query, int64_t(plan.query_tiles) * kTileQueries, on);
+  unit_rows(bank, filter.bank, int64_t(plan.bank_tiles) * kTileKeys, on);
+  const auto gather = [&](const List& from, const List& to) {
+    check(cudaMemsetAsync(to.count, 0, sizeof(int), on), "confidence_filter: counter");
+    CFR_LAUNCH(gather_open, 2 * plan.blocks, kTileThreads, 0, on, filter, from, to);
+    check(cudaGetLastError(), "confidence_filter: gather");
+  };
+  int phase = 0, length = plan.bank_tiles < kFirstShare ? 1 : plan.bank_tiles / kFirstShare;
+  gather({nullptr, nullptr}, plan.lists[0]);
+  for (int first = 0; first < plan.bank_tiles; first += length, length *= 2, ++phase) {
+    const List& list = plan.lists[phase % 2];
+    const int last = length < plan.bank_tiles - first ? first + length : plan.bank_tiles;
+    if (plan.stages == 4)
+      launch_compare<4>(plan, list, first, last, on);
+    else if (plan.stages == 3)
+      launch_compare<3>(plan, list, first, last, on);
+    else
+      launch_compare<2>(plan, list, first, last, on);
+    gather(list, plan.lists[(phase + 1) % 2]);
+  }
+  const bool wide = starts_wide(query) && starts_wide(bank);
+  CFR_LAUNCH(decide, 4 * plan.blocks, kTileThreads, 0, on, filter, wide, plan.lists[phase % 2], plan.exhaustive);
+  check(cudaGetLastError(), "confidence_filter: decide");
+  const ExactSearch exact{query, bank, filter.query.scale, filter.bank.scale, 1, plan.exhaustive.rows,
+                          plan.exhaustive.count, plan.partial, plan.similarity, nullptr};
+  exact_search(exact, plan.exact_blocks, on);
+  CFR_LAUNCH(settle, plan.blocks, kTileThreads, 0, on, filter, plan.exhaustive, plan.similarity);
+  check(cudaGetLastError(), "confidence_filter: settle");
+}
+
+}  // namespace
+
+int64_t confidence_filter_scratch(const Rows& query, const Rows& bank, int device) {
+  return Plan(query, bank, device, nullptr).scratch;
+}
+
+int64_t confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, void* scratch,
+                          int64_t* index, int device, void* stream) {
+  const DeviceGuard guard(device);
+  const auto on = static_cast<cudaStream_t>(stream);
+  Plan plan(query, bank, device, scratch);
+  plan.filter.bound = largest_outside(static_cast<float>(threshold));
+  plan.filter.valid = valid;
+  check(cudaMemsetAsync(plan.counters, 0, Plan::kCounters * sizeof(int), on), "confidence_filter: counters");
+  check(cudaMemsetAsync(plan.filter.reliable, 0, query.rows, on), "confidence_filter: flags");
+  check(cudaMemsetAsync(plan.filter.doubtful_count, 0, query.rows * sizeof(int), on), "confidence_filter: doubtful");
+  if (bank.rows > 0) find_reliable(plan, on);
+  return select_rows(plan.filter.reliable, valid, query.rows, plan.starts, index, on);
+}
+
+}  // namespace cfr::cuda

@@ -1,0 +1,73 @@
+// Tensor-core instructions that a whole warp executes together (sm_80 and later), each with a scalar twin.
+#pragma once
+
+#include <cstdint>
+
+#include "launch.h"
+
+#ifdef CFR_EMULATION
+#define CFR_UNROLL
+#else
+#define CFR_UNROLL _Pragma("unroll")
+#endif
+
+namespace cfr::cuda {
+
+// bfloat16 as its bits, rounded to nearest even; every NaN becomes the one NaN.
+__device__ inline uint16_t to_bfloat16(float value) {
+  const unsigned bits = __float_as_uint(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+__device__ inline float from_bfloat16(uint16_t bits) { return __uint_as_float(static_cast<unsigned>(bits) << 16); }
+
+#ifdef CFR_EMULATION
+
+inline void load_matrices(uint32_t (&out)[4], const void* row) {
+  const void* rows[emulation::kWarp];
+  emulation::gather(row, rows);
+  const unsigned lane = emulation::lane_id();
+  for (unsigned matrix = 0; matrix < 4; ++matrix)
+    std::memcpy(&out[matrix], static_cast<const char*>(rows[8 * matrix + lane / 4]) + 4 * (lane % 4), 4);
+}
+
+inline void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  struct Operands {
+    uint32_t a[4], b[2];
+  } mine{{a[0], a[1], a[2], a[3]}, {b0, b1}}, all[emulation::kWarp];
+  emulation::gather(mine, all);
+  const auto half = [](uint32_t pair, unsigned which) { return from_bfloat16(uint16_t(pair >> 16 * which)); };
+  const unsigned lane = emulation::lane_id();
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4, upper = i / 2, col = lane % 4 * 2 + i % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned part = k / 8, owner = k % 8 / 2;
+      sum[i] += half(all[row * 4 + owner].a[upper + 2 * part], k % 2) * half(all[col * 4 + owner].b[part], k % 2);
+    }
+  }
+}
+
+#else
+
+// Four 8 × 8 matrices of 16-bit values from shared memory: lane l names row l % 8 of matrix l / 8 (16 bytes, aligned),
+// and receives of each matrix the pair in row l / 4 and columns 2 (l % 4), 2 (l % 4) + 1.
+__device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* row) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(address)
+               : "memory");
+}
+
+// sum [16, 8] += a [16, 16] · b [16, 8] of bfloat16. Lane l holds of `sum` the columns 2 (l % 4) and the next, in row
+// l / 4 (sum[0], sum[1]) and in row l / 4 + 8 (sum[2], sum[3]).
+__device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+#endif
+
+}  // namespace cfr::cuda

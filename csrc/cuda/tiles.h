@@ -1,0 +1,137 @@
+// Products of bfloat16 rows in tiles of 128 queries × 256 keys, handed to an epilogue while still in registers.
+//
+// 8 warps, 2 × 4, of 64 × 64 products each: 128 registers of sums a thread, and the fewest bytes from shared memory
+// and from the second-level cache per product that registers allow. Pieces of 64 columns pass through a ring of
+// stages filled by asynchronous copies, on across the tiles: the next tile's first pieces arrive during the epilogue.
+// 16-byte chunks of a row lie permuted (chunk ^ row % 8), so that neither copies nor loads of matrices meet in a bank.
+#pragma once
+
+#include "copy.h"
+#include "mma.h"
+
+namespace cfr::cuda {
+
+constexpr int kTileQueries = 128;
+constexpr int kTileKeys = 256;
+constexpr int kTileDepth = 64;
+constexpr int kTileThreads = 256;
+constexpr int kRowBytes = kTileDepth * 2;
+constexpr int kStageBytes = (kTileQueries + kTileKeys) * kRowBytes;
+constexpr int kRowsPerCopy = kTileThreads / 8;  // rows that all threads together copy at a time
+
+using TileSums = float[4][8][4];  // [16 rows][8 columns][fragment] of a warp's 64 × 64
+
+// The place in the tile of sum[i][j][e] in this thread.
+__device__ inline int tile_row(int i, int e) {
+  return threadIdx.x / 128 * 64 + i * 16 + threadIdx.x % 32 / 4 + e / 2 * 8;
+}
+__device__ inline int tile_col(int j, int e) {
+  return threadIdx.x / 32 % 4 * 64 + j * 8 + threadIdx.x % 4 * 2 + e % 2;
+}
+
+__device__ __forceinline__ void multiply_stage(const unsigned char* stage, TileSums& sum) {
+  const int lane = threadIdx.x % 32;
+  const unsigned char* a_row = stage + (threadIdx.x / 128 * 64 + lane % 16) * kRowBytes;
+  const int b_place = threadIdx.x / 32 % 4 * 64 + lane / 16 * 8 + lane % 8;
+  const unsigned char* b_row = stage + (kTileQueries + b_place) * kRowBytes;
+  CFR_UNROLL
+  for (int k = 0; k < kTileDepth / 16; ++k) {
+    const int a_chunk = (2 * k + lane / 16) ^ (lane % 8), b_chunk = (2 * k + lane / 8 % 2) ^ (lane % 8);
+    uint32_t a[4][4];
+    CFR_UNROLL
+    for (int i = 0; i < 4; ++i) load_matrices(a[i], a_row + i * 16 * kRowBytes + a_chunk * 16);
+    CFR_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      uint32_t b[4];
+      load_matrices(b, b_row + j * 16 * kRowBytes + b_chunk * 16);
+      CFR_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        multiply_add(sum[i][2 * j], a[i], b[0], b[1]);
+        multiply_add(sum[i][2 * j + 1], a[i], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// Key tiles first … last − 1 against one tile of queries; epilogue(tile, sums) returns, the same to all threads,
+// whether to go on. `row_at(place)` is the row of `query` at a place of the tile.
+// Both matrices reach to full tiles and are `cols` wide. `stages` holds kStages · kStageBytes.
+template <int kStages, class RowAt, class Epilogue>
+__device__ __forceinline__ void walk_tiles(const uint16_t* query, const RowAt& row_at, const uint16_t* keys,
+                                           int cols, int first, int last, unsigned char* stages,
+                                           Epilogue& epilogue) {
+  const int place = threadIdx.x / 8, chunk = threadIdx.x % 8;
+  unsigned char* const target = stages + place * kRowBytes + (chunk ^ place % 8) * 16;
+  const int pieces = cols / kTileDepth;
+  int next_tile = first, next_piece = 0, next_stage = 0;
+  const auto load = [&] {
+    if (next_tile < last) {
+      unsigned char* const to = target + next_stage * kStageBytes;
+      const int col = next_piece * kTileDepth + chunk * 8;
+      CFR_UNROLL
+      for (int j = 0; j < kTileQueries / kRowsPerCopy; ++j)
+        copy16(to + j * kRowsPerCopy * kRowBytes, query + int64_t(row_at(place + j * kRowsPerCopy)) * cols + col);
+      const uint16_t* from = keys + static_cast<int64_t>(next_tile * kTileKeys + place) * cols + col;
+      CFR_UNROLL
+      for (int j = 0; j < kTileKeys / kRowsPerCopy; ++j)
+        copy16(to + (kTileQueries + j * kRowsPerCopy) * kRowBytes, from + j * kRowsPerCopy * cols);
+      if (++next_piece == pieces) {
+        next_piece = 0;
+        ++next_tile;
+      }
+      if (++next_stage == kStages) next_stage = 0;
+    }
+    commit_copies();
+  };
+  for (int s = 0; s < kStages - 1; ++s) load();
+
+  int stage = 0;
+  for (int tile = first; tile < last; ++tile) {
+    TileSums sum = {};
+    for (int piece = 0; piece < pieces; ++piece) {
+      wait_copies<kStages - 2>();
+      __syncthreads();  // this stage has arrived for all, and all have read the stage that is filled next
+      load();
+      multiply_stage(stages + stage * kStageBytes, sum);
+      if (++stage == kStages) stage = 0;
+    }
+    if (!epilogue(tile, sum)) break;
+  }
+  wait_copies<0>();
+  __syncthreads();  // the stages are free again
+}
+
+// What a launch can use of this device.
+struct TileDevice {
+  int processors;
+  int stages;  // 2 to 4, as shared memory allows; `shared` more bytes are the kernel's own
+  explicit TileDevice(int device, int64_t shared) {
+    int bytes = 0;
+    check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "number of processors");
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory");
+    stages = 4;
+    while (stages > 2 && stages * int64_t(kStageBytes) + shared > bytes) --stages;
+  }
+};
+
+// Scratch memory in pieces of 256-byte alignment; from a null base it only counts.
+class Carver {
+ public:
+  explicit Carver(void* base) : base_(static_cast<unsigned char*>(base)) {}
+  template <class T>
+  T* take(int64_t count) {
+    unsigned char* at = base_ ? base_ + used_ : nullptr;
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
+    return reinterpret_cast<T*>(at);
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  unsigned char* base_;
+  int64_t used_ = 0;
+};
+
+inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+inline int64_t padded_cols(int64_t cols) { return cols > 0 ? round_up(cols, kTileDepth) : kTileDepth; }
+
+}  // namespace cfr::cuda
