@@ -85,6 +85,13 @@ namespace cuda {
 // The same on a device. `inverse_norm` is scratch for query.rows + keys.rows floats, `stream` a cudaStream_t.
 void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* inverse_norm, float* similarity,
                  int64_t* index, int device, void* stream);
+
+void topk_attention(const cpu::Lists& attention, float scale, float* out, int device, void* stream);
+
+// `scratch` holds as many floats as bank_attention_scratch says for the numbers of queries, keys and value columns.
+int64_t bank_attention_scratch(int64_t queries, int64_t keys, int64_t cols);
+void bank_attention(const Rows& query, const Rows& keys, const Rows& values, float scale, float* scratch,
+                    float* out, int device, void* stream);
 }  // namespace cuda
 
 }  // namespace cfr
