@@ -125,9 +125,7 @@ def test_no_rows_compose_zeros(place: Callable[[str], Function], rows: int) -> N
 
 
 @pytest.mark.parametrize(("before", "d", "dv"), [(4, 36, 40), (1, 36, 40), (4, 35, 41)])
-def test_nothing_outside_the_views(
-    place: Callable[[str], Function], before: int, d: int, dv: int
-) -> None:
+def test_nothing_outside_the_views(place: Callable[[str], Function], before: int, d: int, dv: int) -> None:
     """Strides, and rows that may or may not be read four columns at a time."""
     bank = scene(9, 600, d, dv)
     views = [inside_nan(matrix, before) for matrix in bank]
@@ -202,6 +200,24 @@ def test_same_bits_twice(place: Callable[[str], Function]) -> None:
     assert torch.equal(place("bank_attention")(*bank, 0.2), place("bank_attention")(*bank, 0.2))
     first = place("topk_attention")(*bank, index, 0.2)
     assert torch.equal(place("topk_attention")(*bank, index, 0.2), first)
+
+
+@NO_CARD
+def test_gradients_on_a_card() -> None:
+    """Through plain PyTorch, from what the kernels saved."""
+    bank, index, grad = scene(40, 90, 33, 40), lists(40, 90, 5), randn(40, 40, seed=9)
+
+    def gradients(attend: Function, *more: Tensor, device: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        inputs = [tensor.to(device, dtype).requires_grad_() for tensor in bank]
+        output = attend(*inputs, *(item.to(device) for item in more), 0.2)
+        return torch.autograd.grad(output, inputs, grad.to(device, dtype))
+
+    for attend, more in ((bank_attention, ()), (topk_attention, (index,))):
+        ours = gradients(attend, *more, device="cuda", dtype=torch.float32)
+        exact = gradients(attend, *more, device="cpu", dtype=torch.float64)
+        for got, wanted in zip(ours, exact, strict=True):
+            close = TOLERANCE[f"{attend.__name__}.gradient"]
+            torch.testing.assert_close(got.cpu().double(), wanted, **close)
 
 
 def test_an_empty_bank_is_refused() -> None:

@@ -5,10 +5,10 @@
 // 64: logits by fp32 multiply-adds, their exponentials to shared memory, and from there times the values into
 // registers. Slices compute the logits anew: at 128 columns of keys and 768 of values, three slices of 256, that is
 // 29 % more work, but 64 sums a thread leave room for two blocks on a multiprocessor, which hide each other's
-// barriers. Keys and values pass in pieces of 16, so no width is too large. Where queries are few, parts of the
-// bank go to different blocks, and a second kernel merges their sums in ascending order of part.
+// barriers. Keys and values pass in pieces, so no width is too large. Where queries are few, parts of the bank go to
+// different blocks, and a second kernel merges their sums in ascending order of part.
 //
-// Tensor cores would be faster still, by three tf32 products for every one to keep the digits of fp32.
+// Products are in fp32. Tensor cores could take them over as three tf32 products each, which keeps nearly all digits.
 #include <algorithm>
 #include <cfloat>
 
@@ -19,20 +19,24 @@ namespace cfr::cuda {
 namespace {
 
 constexpr int kQueries = 64, kKeys = 64;  // of a tile
-constexpr int kDepth = 16;                // columns of keys, or rows of values, staged in shared memory at a time
+constexpr int kDepth = 16;                // columns of keys staged in shared memory at a time
 constexpr int kThreads = 256;             // each computes 4 × 4 logits, and 8 queries' sums of 4 · kGroups columns
 constexpr int kMergeThreads = 128;
 constexpr int kMaxParts = 256;
-constexpr int64_t kBlocks = 2048;       // enough that the last wave of blocks on a large device is a small share
-constexpr int64_t kTilesOfPart = 4;     // at least, so that a part is worth its merge
+constexpr int64_t kBlocks = 2048;    // enough that the last wave of blocks on a large device is a small share
+constexpr int64_t kTilesOfPart = 4;  // at least, so that a part is worth its merge
 constexpr unsigned kAll = 0xffffffffu;
+
+// Rows of values staged at a time: 2,048 numbers, two float4 a thread.
+template <int kGroups>
+constexpr int kRows = 16 / kGroups;
 
 // Two buffers of each kind: one is filled while the other is read.
 template <int kGroups>
 struct Shared {
   float query[2][kDepth][kQueries + 4], key[2][kDepth][kKeys + 4];
   float weight[kKeys][kQueries + 4];
-  float value[2][kDepth][128 * kGroups];
+  float value[2][kRows<kGroups>][128 * kGroups];
   float highest[kQueries], total[kQueries], correction[kQueries];  // of the softmax up to here
 };
 
@@ -72,14 +76,15 @@ __device__ inline void score(const Bank& bank, int64_t row, int64_t first, Share
   const int x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * 4;
   float4 query = read4(bank.query, bank.aligned_query, row + mine, col);
   float4 key = read4(bank.keys, bank.aligned_keys, first + mine, col);
-  int at = 0;
-  for (int64_t depth = 0; depth < bank.keys.cols; depth += kDepth, at ^= 1) {
+  for (int depth = 0; depth < bank.keys.cols; depth += kDepth) {
+    const int at = depth / kDepth % 2;
     // Those who read this buffer last have since passed the barrier of the piece between, or of the values.
     store_transposed(query, shared.query[at]);
     store_transposed(key, shared.key[at]);
     __syncthreads();
     query = read4(bank.query, bank.aligned_query, row + mine, depth + kDepth + col);
     key = read4(bank.keys, bank.aligned_keys, first + mine, depth + kDepth + col);
+#pragma unroll 2  // further ahead, registers spill
     for (int d = 0; d < kDepth; ++d) {
       float a[4], b[4];
       read_four(&shared.query[at][d][y], a);
@@ -135,23 +140,23 @@ struct Place {
 
 // Multiplies earlier sums by the correction and adds weights times values.
 template <int kGroups>
-__device__ inline void add_values(const Bank& bank, int64_t first, int64_t slice, Shared<kGroups>& shared,
+__device__ inline void add_values(const Bank& bank, int64_t first, int slice, Shared<kGroups>& shared,
                                   float (&sum)[8][4 * kGroups]) {
-  constexpr int kShare = 2 * kGroups;     // float4 of a piece that a thread stages
-  constexpr int kFours = 32 * kGroups;    // float4 a row of a piece
+  constexpr int kFours = 32 * kGroups;  // float4 a row of a piece
+  constexpr int kPieces = kKeys / kRows<kGroups>;
   const Place place;
-  float4 staged[kShare];
+  float4 staged[2];
   const auto fetch = [&](int piece) {
-    for (int i = 0; i < kShare; ++i) {
+    for (int i = 0; i < 2; ++i) {
       const int item = threadIdx.x + i * kThreads;
-      staged[i] = read4(bank.values, bank.aligned_values, first + piece * kDepth + item / kFours,
+      staged[i] = read4(bank.values, bank.aligned_values, first + piece * kRows<kGroups> + item / kFours,
                         slice + item % kFours * 4);
     }
   };
   fetch(0);
-  for (int piece = 0; piece < kKeys / kDepth; ++piece) {
+  for (int piece = 0; piece < kPieces; ++piece) {
     float(*value)[128 * kGroups] = shared.value[piece % 2];
-    for (int i = 0; i < kShare; ++i) {
+    for (int i = 0; i < 2; ++i) {
       const int item = threadIdx.x + i * kThreads;
       *reinterpret_cast<float4*>(&value[item / kFours][item % kFours * 4]) = staged[i];
     }
@@ -161,11 +166,11 @@ __device__ inline void add_values(const Bank& bank, int64_t first, int64_t slice
         const float correction = shared.correction[place.row + i];
         for (int j = 0; j < 4 * kGroups; ++j) sum[i][j] *= correction;
       }
-    if (piece + 1 < kKeys / kDepth) fetch(piece + 1);
-    for (int d = 0; d < kDepth; ++d) {
+    if (piece + 1 < kPieces) fetch(piece + 1);
+    for (int d = 0; d < kRows<kGroups>; ++d) {
       float weight[8];
-      read_four(&shared.weight[piece * kDepth + d][place.row], weight);
-      read_four(&shared.weight[piece * kDepth + d][place.row + 4], weight + 4);
+      read_four(&shared.weight[piece * kRows<kGroups> + d][place.row], weight);
+      read_four(&shared.weight[piece * kRows<kGroups> + d][place.row + 4], weight + 4);
       for (int group = 0; group < kGroups; ++group) {
         float x[4];
         read_four(&value[d][group * 128 + place.col], x);
@@ -184,21 +189,22 @@ __global__ void __launch_bounds__(kThreads, 2) attend(Bank bank, Parts parts, fl
   CFR_DYNAMIC_SHARED(Memory, memory);
   Memory& shared = *memory;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kQueries;
-  const int64_t slice = static_cast<int64_t>(blockIdx.y) * 128 * kGroups;
+  const int slice = blockIdx.y * 128 * kGroups;
   const int64_t tiles = (bank.keys.rows + kKeys - 1) / kKeys;
-  const int64_t end = tiles * (blockIdx.z + 1) / gridDim.z;
+  const int end = static_cast<int>(tiles * (blockIdx.z + 1) / gridDim.z);
 
   if (threadIdx.x < kQueries) {
     shared.highest[threadIdx.x] = -FLT_MAX;
     shared.total[threadIdx.x] = 0.0f;
   }
   float sum[8][4 * kGroups] = {};
-  for (int64_t tile = tiles * blockIdx.z / gridDim.z; tile < end; ++tile) {
+  for (int tile = static_cast<int>(tiles * blockIdx.z / gridDim.z); tile < end; ++tile) {
+    const int64_t first = int64_t{tile} * kKeys;
     float product[4][4] = {};
-    score(bank, row, tile * kKeys, shared, product);
+    score(bank, row, first, shared, product);
     __syncthreads();  // the weights of the tile before are read, or the softmax is ready
-    weigh(bank, tile * kKeys, product, shared);
-    add_values(bank, tile * kKeys, slice, shared, sum);
+    weigh(bank, first, product, shared);
+    add_values(bank, first, slice, shared, sum);
   }
 
   // A part has one tile at least, so its last totals have passed a barrier.

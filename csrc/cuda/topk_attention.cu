@@ -31,7 +31,7 @@ __device__ inline float own_product(const Rows& query, const Rows& keys, const A
     int64_t rows[kAtOnce];
     float sum[kAtOnce] = {};
     for (int i = 0; i < kAtOnce; ++i) rows[i] = __shfl_sync(kAll, entry, first + i < count ? first + i : count - 1);
-    for (int64_t col = 4 * lane; col < query.cols; col += 128) {
+    for (int col = 4 * lane; col < query.cols; col += 128) {
       const float4 x = read4(query, aligned.query, row, col);
       for (int i = 0; i < kAtOnce; ++i) sum[i] = dot4(x, read4(keys, aligned.keys, rows[i], col), sum[i]);
     }
@@ -53,8 +53,8 @@ __device__ inline void add(float4& sum, float weight, const float4& x) {
 // Row `row` of `out` becomes factor · itself (nothing when `fresh`) + Σ weight · values[entry].
 __device__ inline void combine(const Rows& values, const Aligned& aligned, float weight, int64_t entry, int count,
                                bool fresh, float factor, const Rows& out, float* to, int64_t row) {
-  for (int64_t first = 0; first < values.cols; first += 128) {  // by all lanes: they hand each other the weights
-    const int64_t col = first + threadIdx.x % 32 * 4;
+  for (int first = 0; first < values.cols; first += 128) {  // by all lanes: they hand each other the weights
+    const int col = first + threadIdx.x % 32 * 4;
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     if (!fresh) add(sum, factor, read4(out, aligned.out, row, col));
     for (int i = 0; i < count; ++i) {

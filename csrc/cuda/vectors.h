@@ -16,15 +16,16 @@ inline bool is_aligned(const Rows& matrix) {
 }
 
 // The columns [col, col + 4) of a row, col a multiple of 4; zeros outside the matrix.
-__device__ inline float4 read4(const Rows& matrix, bool aligned, int64_t row, int64_t col) {
+__device__ inline float4 read4(const Rows& matrix, bool aligned, int64_t row, int col) {
   float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  if (row >= matrix.rows || col >= matrix.cols) return x;
+  const int left = static_cast<int>(matrix.cols) - col;
+  if (row >= matrix.rows || left <= 0) return x;
   const float* from = matrix.data + row * matrix.stride + col;
   if (aligned) return *reinterpret_cast<const float4*>(from);
   x.x = from[0];
-  if (col + 1 < matrix.cols) x.y = from[1];
-  if (col + 2 < matrix.cols) x.z = from[2];
-  if (col + 3 < matrix.cols) x.w = from[3];
+  if (left > 1) x.y = from[1];
+  if (left > 2) x.z = from[2];
+  if (left > 3) x.w = from[3];
   return x;
 }
 
