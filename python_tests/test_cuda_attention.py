@@ -155,6 +155,14 @@ def test_equal_logits_are_a_mean(place: Callable[[str], Function]) -> None:
         assert torch.equal(attend(query, one, values, 1.0), values[[577, 577]])
 
 
+def test_all_logits_may_be_far_below_zero(place: Callable[[str], Function]) -> None:
+    """So far that against a logit of 0, which stands for no key, they would all weigh nothing."""
+    query, keys, values = torch.ones(2, 1), torch.tensor([[-1000.0], [-1001.0], [-1002.0]]), randn(3, 5)
+    expected = reference.bank_attention(query.double(), keys.double(), values.double(), 1.0)
+    for attend in over_all_rows(place):
+        torch.testing.assert_close(attend(query, keys, values, 1.0).double(), expected, **BANK)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_largest_logit_may_come_anywhere(place: Callable[[str], Function], order: int) -> None:
     keys = order * torch.linspace(-300, 300, 700)[:, None]

@@ -11,7 +11,7 @@ namespace cfr::cuda {
 namespace {
 
 constexpr int kWarps = 4;   // queries a block
-constexpr int kAtOnce = 4;  // dot products under way together, for more loads in flight
+constexpr int kAtOnce = 4;  // dot products under way together, for more loads in flight; divides 32
 constexpr unsigned kAll = 0xffffffffu;
 
 struct Aligned {
@@ -22,7 +22,8 @@ __device__ inline float dot4(const float4& a, const float4& b, float sum) {
   return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
 }
 
-// The dot product of the query with row `entry` of keys; `entry` and the result are this lane's own.
+// The dot product of the query with row `entry` of keys; `entry`, some row in lanes beyond `count` too, and the result
+// are this lane's own.
 __device__ inline float own_product(const Rows& query, const Rows& keys, const Aligned& aligned, int64_t row,
                                     int64_t entry, int count) {
   const int lane = threadIdx.x % 32;
@@ -30,7 +31,7 @@ __device__ inline float own_product(const Rows& query, const Rows& keys, const A
   for (int first = 0; first < count; first += kAtOnce) {
     int64_t rows[kAtOnce];
     float sum[kAtOnce] = {};
-    for (int i = 0; i < kAtOnce; ++i) rows[i] = __shfl_sync(kAll, entry, first + i < count ? first + i : count - 1);
+    for (int i = 0; i < kAtOnce; ++i) rows[i] = __shfl_sync(kAll, entry, first + i);
     for (int col = 4 * lane; col < query.cols; col += 128) {
       const float4 x = read4(query, aligned.query, row, col);
       for (int i = 0; i < kAtOnce; ++i) sum[i] = dot4(x, read4(keys, aligned.keys, rows[i], col), sum[i]);
