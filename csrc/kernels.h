@@ -121,6 +121,13 @@ int64_t replace_and_score_scratch(int64_t rows, int64_t pixels);
 void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
                        const bool* valid, int64_t height, int64_t width, int64_t* scratch, float* product,
                        float* map, int device, void* stream);
+
+void topk_attention(const cpu::Lists& attention, float scale, float* out, int device, void* stream);
+
+// `scratch` holds as many floats as bank_attention_scratch says for the numbers of queries, keys and value columns.
+int64_t bank_attention_scratch(int64_t queries, int64_t keys, int64_t cols);
+void bank_attention(const Rows& query, const Rows& keys, const Rows& values, float scale, float* scratch,
+                    float* out, int device, void* stream);
 }  // namespace cuda
 
 }  // namespace cfr

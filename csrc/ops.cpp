@@ -71,12 +71,16 @@ void check_bank(const char* op, const Tensor& query, const Tensor& keys, const T
   CFR_CHECK(values.size(0) == keys.size(0), op, "values", "as many rows as keys", shape_of(values));
 }
 
-// `index` as contiguous memory, every number in it a row of `keys`.
-Tensor checked_lists(const char* op, const Tensor& index, const Tensor& query, const Tensor& keys) {
+void check_lists(const char* op, const Tensor& index, const Tensor& query) {
   CFR_CHECK(index.scalar_type() == ScalarType::Long, op, "index", "int64", "another dtype");
   check_same_device(op, "index", index, query);
   const bool fits = index.dim() == 2 && index.size(0) == query.size(0);
   CFR_CHECK(fits, op, "index", "a row for every query", shape_of(index));
+}
+
+// `index` as contiguous memory, every number in it a row of `keys`.
+Tensor checked_lists(const char* op, const Tensor& index, const Tensor& query, const Tensor& keys) {
+  check_lists(op, index, query);
   const Tensor list = torch::stable::contiguous(index);
   const int64_t rows = keys.size(0);
   const int64_t* numbers = list.const_data_ptr<int64_t>();
@@ -117,9 +121,13 @@ std::tuple<Tensor, Tensor, Tensor> topk_attention_backward(const Tensor& grad, c
   return {grad_query, grad_keys, grad_values};
 }
 
-Tensor bank_attention(const Tensor& query, const Tensor& keys, const Tensor& values, double scale) {
+void check_bank_attention(const Tensor& query, const Tensor& keys, const Tensor& values) {
   check_bank("bank_attention", query, keys, values);
   CFR_CHECK(keys.size(0) > 0, "bank_attention", "keys", "at least one row", shape_of(keys));
+}
+
+Tensor bank_attention(const Tensor& query, const Tensor& keys, const Tensor& values, double scale) {
+  check_bank_attention(query, keys, values);
   const Tensor out = empty_like_device(query, query.size(0), values.size(1), ScalarType::Float);
   if (out.numel() > 0) {
     const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
@@ -128,6 +136,38 @@ Tensor bank_attention(const Tensor& query, const Tensor& keys, const Tensor& val
   }
   return out;
 }
+
+#ifdef CFR_FAST_CUDA
+Tensor topk_attention_cuda(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& index,
+                           double scale, int64_t stream) {
+  check_bank("topk_attention", query, keys, values);
+  check_lists("topk_attention", index, query);
+  const Tensor out = empty_like_device(query, query.size(0), values.size(1), ScalarType::Float);
+  if (out.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    const Tensor v = with_contiguous_rows(values), list = torch::stable::contiguous(index);
+    const cpu::Lists attention = {rows_of(q), rows_of(b), rows_of(v), list.const_data_ptr<int64_t>(), list.size(1)};
+    cuda::topk_attention(attention, float(scale), out.mutable_data_ptr<float>(), query.get_device_index(),
+                         reinterpret_cast<void*>(stream));
+  }
+  return out;
+}
+
+Tensor bank_attention_cuda(const Tensor& query, const Tensor& keys, const Tensor& values, double scale,
+                           int64_t stream) {
+  check_bank_attention(query, keys, values);
+  const Tensor out = empty_like_device(query, query.size(0), values.size(1), ScalarType::Float);
+  if (out.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    const Tensor v = with_contiguous_rows(values);
+    const int64_t floats = cuda::bank_attention_scratch(query.size(0), keys.size(0), values.size(1));
+    const Tensor scratch = empty_like_device(query, 1, floats, ScalarType::Float);
+    cuda::bank_attention(rows_of(q), rows_of(b), rows_of(v), float(scale), scratch.mutable_data_ptr<float>(),
+                         out.mutable_data_ptr<float>(), query.get_device_index(), reinterpret_cast<void*>(stream));
+  }
+  return out;
+}
+#endif
 
 void check_clouds(const char* op, const Tensor& points, const Tensor& centers) {
   check_float_matrix(op, "points", points);
@@ -347,6 +387,10 @@ CFR_LIBRARY(CFR_NAMESPACE, m) {
       "replace_and_score_cuda(Tensor rgb_predicted, Tensor rgb_tokens, Tensor rgb_offset, Tensor rgb_source, Tensor "
       "rgb_weight, Tensor xyz_predicted, Tensor xyz_tokens, Tensor xyz_offset, Tensor xyz_source, Tensor xyz_weight, "
       "Tensor replacement, Tensor replaced, Tensor valid, int stream) -> Tensor");
+  m.def(
+      "topk_attention_cuda(Tensor query, Tensor keys, Tensor values, Tensor index, float scale, int stream) "
+      "-> Tensor");
+  m.def("bank_attention_cuda(Tensor query, Tensor keys, Tensor values, float scale, int stream) -> Tensor");
 #endif
 }
 
@@ -376,5 +420,7 @@ CFR_LIBRARY_IMPL(CFR_NAMESPACE, CFR_CUDA_KEY, m) {
   m.impl("geglu_map_cuda", TORCH_BOX(&cfr::geglu_map_cuda));
   m.impl("topk_interpolated_cuda", TORCH_BOX(&cfr::topk_interpolated_cuda));
   m.impl("replace_and_score_cuda", TORCH_BOX(&cfr::replace_and_score_cuda));
+  m.impl("topk_attention_cuda", TORCH_BOX(&cfr::topk_attention_cuda));
+  m.impl("bank_attention_cuda", TORCH_BOX(&cfr::bank_attention_cuda));
 }
 #endif

@@ -15,9 +15,11 @@ from cfr_fast.ops.checks import check_matrix, check_same, describe
 def bank_attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """Softmax attention of every query over a whole memory bank; differentiable.
 
-    A native kernel serves float32 on the CPU without the [N, M] matrix (online softmax, Milakov & Gimelshein
-    2018); beside the result it holds a packed copy of the bank. The gradient computes the weights anew, in
-    blocks. Other dtypes go through plain PyTorch.
+    Native kernels serve float32 on the CPU and on CUDA without the [N, M] matrix (online softmax, Milakov &
+    Gimelshein 2018), for any d and Dv. Beside the result that of the CPU holds a packed copy of the bank;
+    that of CUDA the sums of several parts of the bank where a whole pass would leave the device idle, at most
+    300 MB. The gradient computes the weights anew, in blocks of plain PyTorch. Other dtypes go through plain
+    PyTorch.
 
     Args:
         query: float [N, d].

@@ -15,14 +15,15 @@ def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, s
     """Softmax attention of every query over its own k rows of a memory bank.
 
     Differentiable in `query`, `keys` and `values`, once in float32; the gradient adds in a fixed order
-    whatever the number of threads. Native kernels serve float32 on the CPU and read the rows where they lie;
-    other dtypes go through plain PyTorch.
+    whatever the number of threads. Native kernels serve float32 on the CPU and on CUDA and read the rows
+    where they lie; other dtypes go through plain PyTorch, and so does the gradient on CUDA.
 
     Args:
         query: float [U, d].
         keys: float [M, d], same dtype and device.
         values: float [M, Dv], same dtype and device.
-        index: int64 [U, k], rows of the bank, 0 ≤ index < M.
+        index: int64 [U, k], rows of the bank, 0 ≤ index < M. CUDA does not check it, as that would cost a
+            synchronisation: with a number out of range, the result there is undefined.
         scale: factor on the dot products, d^-0.5 in CFR.
 
     Returns:
@@ -30,7 +31,7 @@ def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, s
 
     Raises:
         InputError: wrong shape, dtype or device.
-        RuntimeError: a number in `index` out of range (IndexError where plain PyTorch serves).
+        RuntimeError: a number in `index` out of range, on the CPU (IndexError where plain PyTorch serves).
     """
     check_matrix("query", query)
     check_matrix("keys", keys, columns=query.shape[1])
