@@ -26,6 +26,12 @@ RACES: dict[str, Callable[[], Race]] = {
     "aupro": metrics.aupro,
     "predict": pipeline.predict,
     "predict-memory": pipeline.predict_memory,
+    "mapper-epoch": pipeline.mapper_epoch,
     "fit": pipeline.fit,
 }
-SLOW = ("coreset-smooth", "coreset-normal", "fit")  # minutes each, nearly all of them the peers'
+SLOW = (
+    "coreset-smooth",
+    "coreset-normal",
+    "mapper-epoch",
+    "fit",
+)  # minutes each, nearly all of them the peers'
