@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cfr_fast.extractors import FeatureField
-from cfr_fast.extractors.groups import group_field
+from cfr_fast.extractors.groups import group_field, nearest_groups
 from cfr_fast.learned import Learned
 from cfr_fast.mappers import CyclicMappers
 from cfr_fast.memory import KeyValueBank
@@ -38,21 +38,13 @@ def learned(golden: Path) -> Learned:
     return Learned(mappers.eval(), pairs, bank, retriever.eval())
 
 
-def expanded_three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """The authors' float32 habit: squared distances as ‖a‖² + ‖b‖² − 2a·b, rounding included."""
-    squared = -2 * (points @ centers.T) + points.square().sum(1)[:, None] + centers.square().sum(1)
-    nearest, index = squared.topk(3, dim=1, largest=False)
-    inverse = 1 / (nearest + 1e-8)
-    return index, inverse / inverse.sum(dim=1, keepdim=True)
-
-
 def fields(got: dict[str, Tensor], sample: int) -> tuple[FeatureField, FeatureField]:
     """RGB and 3D features of the 224×224 pixels as the paper's protocol builds them."""
     rgb = got[f"{sample}.rgb_tokens"].permute(1, 2, 0)
     cloud = got[f"{sample}.pc"].permute(1, 2, 0)
     measured = (cloud != 0).all(dim=2)
     points = cloud[measured]
-    index, weight = expanded_three_nn(points, points[got[f"{sample}.center_idx"].long()])
+    index, weight = nearest_groups(points, points[got[f"{sample}.center_idx"].long()], expanded=True)
     xyz = group_field(got[f"{sample}.xyz_tokens"].T, index, weight, measured)
     return FeatureField.from_grid(rgb, torch.ones_like(xyz.valid), xyz.shape), xyz
 

@@ -8,6 +8,44 @@ from scipy import sparse
 from torch import Tensor
 
 from cfr_fast.extractors.field import FeatureField
+from cfr_fast.ops import three_nn
+
+BLOCK = 1 << 22  # elements of the largest matrix of expanded distances
+
+
+def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> tuple[Tensor, Tensor]:
+    """The three groups nearest to every point, with inverse-distance weights, for clouds of any size.
+
+    Args:
+        points: float32 [n, 3].
+        centers: float32 [G, 3].
+        expanded: False computes exact distances (`three_nn`). True computes their squares as
+            ‖a‖² + ‖b‖² − 2a·b, rounding included, as the authors' scripts do: about 1e-7 m² half a metre from
+            the camera, which changes the weights of points near a centre and may turn one negative.
+
+    Returns:
+        index: int64 [n, 3]; with fewer than three groups the last of them repeats.
+        weight: float32 [n, 3], 1 / (d² + 1e-8) normalised to sum one; zero for repeated groups.
+    """
+    count = centers.shape[0]
+    if not expanded and count >= 3:
+        return three_nn(points, centers)
+    index = torch.full((points.shape[0], 3), max(0, count - 1), device=points.device)
+    weight = points.new_zeros(points.shape[0], 3)
+    kept = min(3, count)
+    length = centers.square().sum(dim=1)
+    step = max(1, BLOCK // max(1, count))
+    for start in range(0, points.shape[0], step):
+        rows = slice(start, start + step)
+        part = points[rows]
+        if expanded:
+            squared = -2 * (part @ centers.T) + part.square().sum(dim=1)[:, None] + length
+        else:
+            squared = (part[:, None] - centers).square().sum(dim=2)
+        near, index[rows, :kept] = squared.topk(kept, dim=1, largest=False)
+        inverse = 1 / (near + 1e-8)
+        weight[rows, :kept] = inverse / inverse.sum(dim=1, keepdim=True)
+    return index, weight
 
 
 def group_field(tokens: Tensor, index: Tensor, weight: Tensor, measured: Tensor) -> FeatureField:
