@@ -24,7 +24,8 @@ def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> t
             the camera, which changes the weights of points near a centre and may turn one negative.
 
     Returns:
-        index: int64 [n, 3]; with fewer than three groups the last of them repeats.
+        index: int64 [n, 3]; with fewer than three groups the last of them repeats. Of equally near groups
+            `three_nn` takes the lower row, expanded distances the one that ``torch.sort`` puts first.
         weight: float32 [n, 3], 1 / (d² + 1e-8) normalised to sum one; zero for repeated groups.
     """
     count = centers.shape[0]
