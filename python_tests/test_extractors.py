@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
-from cfr_fast.extractors import available_extractors, create_extractor, describe, restore_extractor
+from cfr_fast.extractors import Extractor, available_extractors, create_extractor, describe, restore_extractor
 from cfr_fast.extractors.torchvision_fix import import_timm
 
 SIZE = 64
@@ -163,6 +163,7 @@ def test_extractors_are_listed_and_described() -> None:
     listed = {(info.name, info.role): info for info in available_extractors()}
     assert listed[("classic", "xyz")].needs == "nothing"
     assert ("normals:<model>", "xyz") in listed
+    assert {("dino_vitb8", "rgb"), ("point_mae", "xyz")} <= listed.keys()
     assert "timm" in describe("timm:resnet18", "rgb")
 
 
@@ -185,6 +186,9 @@ def test_extractors_are_listed_and_described() -> None:
         ("timm:resnet10t", "rgb", {**TINY, "model_kwargs": {"colour": 1}}, "model_kwargs"),
         ("timm:resnet10t", "rgb", {"weights": "nowhere.pth"}, "nowhere.pth"),
         ("normals:resnet10t", "xyz", {**TINY, "window": 1}, "window"),
+        ("dino_vitb8", "rgb", {"weights": "nowhere.pth"}, "nowhere.pth"),
+        ("dino_vitb8", "rgb", {"input_size": 448}, "input_size"),
+        ("dino_vitb8", "xyz", {}, "did you mean|one of"),
     ],
 )
 def test_bad_names_and_options_are_refused(
@@ -233,6 +237,37 @@ def test_missing_timm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match=r"pip install cfr-fast\[timm\]"):
         create_extractor("timm:resnet10t", "rgb")
+
+
+@pytest.fixture(scope="module")
+def dino() -> Extractor:
+    return create_extractor("dino_vitb8", "rgb", weights="random")
+
+
+def test_dino_takes_the_tokens_of_the_last_norm(dino: Extractor) -> None:
+    frame = bumps(224)  # no resizing: the network's input can be written down
+    field = dino.extract(frame, SIZE)
+    assert (field.tokens.shape, field.tokens.dtype) == ((784, 768), torch.float32)
+    assert (dino.name, dino.role, bool(field.valid.all())) == ("dino_vitb8", "rgb", True)
+    network = import_timm().create_model("vit_base_patch8_224.dino", pretrained=False, num_classes=0).eval()
+    network.load_state_dict(dino.state())
+    image = torch.from_numpy(frame.rgb).permute(2, 0, 1)[None] / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = network.forward_features((image - mean.view(3, 1, 1)) / std.view(3, 1, 1))[0, 1:]
+    torch.testing.assert_close(field.tokens, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dino_returns_from_its_state_and_from_files(dino: Extractor, tmp_path: Path) -> None:
+    path = tmp_path / "dino_vitbase8_pretrain.pth"
+    torch.save(dino.state(), path)  # the published names are timm's
+    loaded = create_extractor("dino_vitb8", "rgb", weights=str(path))
+    restored = restore_extractor(json.loads(json.dumps(loaded.config())), loaded.state())
+    assert restored.config() == {"name": "dino_vitb8", "role": "rgb", "options": {"autocast": True}}
+    tokens = dino.extract(bumps(), SIZE).tokens
+    assert torch.equal(restored.to("cpu").extract(bumps(), SIZE).tokens, tokens)
+    with pytest.raises(InputError, match=r"dino_vitbase8.*'resnet10t'.*missing, first"):
+        create_extractor("timm:resnet10t", "rgb", weights=str(path))
 
 
 def test_published_weights_feed_both_modalities(weights: Path) -> None:

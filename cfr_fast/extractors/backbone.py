@@ -29,6 +29,7 @@ class Backbone:
         input_size: side of the images that the network sees, pixels; None: a transformer's own size, 448 for
             everything else.
         mean, std: normalisation of pixels in 0 … 1, three numbers or one; None: those that timm states.
+        autocast: on CUDA devices, run the network in bfloat16 where that is safe; features stay float32.
         seed: of random weights.
         model_kwargs: further arguments of ``timm.create_model``, for example ``{"pad_type": "same"}``.
         state: saved weights, instead of `weights`.
@@ -46,11 +47,13 @@ class Backbone:
         input_size: int | None = None,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
+        autocast: bool = True,
         seed: int = 0,
         model_kwargs: dict[str, Any] | None = None,
         state: dict[str, Tensor] | None = None,
     ) -> None:
         self.model = model
+        self.autocast = bool(autocast)
         self.model_kwargs = dict(model_kwargs or {})
         if input_size is not None and (isinstance(input_size, bool) or int(input_size) < 8):
             raise InputError("input_size", "at least 8 pixels", str(input_size))
@@ -64,7 +67,7 @@ class Backbone:
         self.std = _triple("std", cfg["std"] if std is None else std)
         self.tap = LayerTap(network, layers, self.input_size)
         if state is not None:
-            load_weights(network, state, "of the saved model", model)
+            load_weights(network, state, "of the saved model", f"timm's {model!r}")
         self.device = torch.device("cpu")
 
     def tokens(self, image: Tensor) -> Tensor:
@@ -74,7 +77,9 @@ class Backbone:
         if image.shape[2:] != size:
             image = interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
-        return self.tap((image - mean) / std)[0]
+        bfloat16 = self.autocast and self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            return self.tap((image - mean) / std)[0].float()
 
     def options(self) -> dict[str, Any]:
         """Everything but the weights, JSON-able."""
@@ -83,6 +88,7 @@ class Backbone:
             "input_size": self.input_size,
             "mean": list(self.mean),
             "std": list(self.std),
+            "autocast": self.autocast,
             "model_kwargs": self.model_kwargs,
         }
 

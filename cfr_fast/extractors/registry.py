@@ -15,7 +15,9 @@ from cfr_fast.extractors.backbone import Backbone, TimmExtractor
 from cfr_fast.extractors.base import Extractor
 from cfr_fast.extractors.classic_rgb import ClassicRGB
 from cfr_fast.extractors.classic_xyz import ClassicXYZ
+from cfr_fast.extractors.dino import DinoRGB
 from cfr_fast.extractors.normals import NormalsExtractor
+from cfr_fast.extractors.point_mae import PointMAE
 
 ROLES = ("rgb", "xyz")
 
@@ -36,6 +38,7 @@ class _Entry:
     kind: type
     options: frozenset[str]
     takes_model: bool
+    has_state: bool
 
 
 def _entry(
@@ -43,7 +46,7 @@ def _entry(
 ) -> _Entry:
     options = _keywords(kind) | (_keywords(more) if more is not None else frozenset())
     info = ExtractorInfo(name, role, needs, description)
-    return _Entry(info, kind, options - {"state"}, name.endswith(":<model>"))
+    return _Entry(info, kind, options - {"state"}, name.endswith(":<model>"), "state" in options)
 
 
 def _keywords(kind: type) -> frozenset[str]:
@@ -62,6 +65,7 @@ _ENTRIES = (
         "chosen layers of a frozen CNN or ViT",
         Backbone,
     ),
+    _entry("dino_vitb8", "rgb", DinoRGB, "timm, and weights (hub or file)", "DINO ViT-B/8, as in the paper"),
     _entry(
         "normals:<model>",
         "xyz",
@@ -69,6 +73,9 @@ _ENTRIES = (
         "timm, and weights (hub or file)",
         "a frozen CNN or ViT on the rendered normal map",
         Backbone,
+    ),
+    _entry(
+        "point_mae", "xyz", PointMAE, "weights (download or file)", "Point-MAE's encoder, as in the paper"
     ),
 )
 
@@ -92,9 +99,11 @@ def create_extractor(name: str, role: str, **options: Any) -> Extractor:
     """The extractor of this name.
 
     Args:
-        name: ``classic``, ``timm:<model>`` (RGB) or ``normals:<model>`` (3D), with a model name of timm.
+        name: ``classic``; for RGB ``dino_vitb8`` or ``timm:<model>``, for 3D ``point_mae`` or
+            ``normals:<model>``, with a model name of timm.
         role: ``rgb`` or ``xyz``.
-        options: of the extractor: see `ClassicRGB`, `ClassicXYZ`, `Backbone` and `NormalsExtractor`.
+        options: of the extractor: see `ClassicRGB`, `ClassicXYZ`, `DinoRGB`, `PointMAE`, `Backbone` and
+            `NormalsExtractor`.
 
     Raises:
         InputError: no such name, role or option, or an option out of its range; weights that cannot be had.
@@ -121,11 +130,10 @@ def _build(name: str, role: str, options: dict[str, Any], state: dict[str, Tenso
     if unknown:
         known = ", ".join(sorted(entry.options))
         raise InputError(f"options of extractor {name!r}", f"some of {known}", ", ".join(unknown))
-    if not entry.takes_model:
-        return cast(Extractor, entry.kind(**options))
-    if state is not None:
+    if entry.has_state and state is not None:
         options = {**options, "state": state}
-    return cast(Extractor, entry.kind(model, **options))
+    arguments = (model,) if entry.takes_model else ()
+    return cast(Extractor, entry.kind(*arguments, **options))
 
 
 def _find(name: str, role: str) -> tuple[_Entry, str]:

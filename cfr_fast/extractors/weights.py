@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,6 +15,15 @@ from torch import Tensor, nn
 
 from cfr_fast.errors import InputError
 from cfr_fast.extractors.torchvision_fix import import_timm
+
+# Training scripts save scores beside the weights, often as numpy's numbers: data, no code.
+_NUMBERS: list[Any] = [
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+]
 
 
 def create_network(
@@ -52,7 +62,7 @@ def create_network(
         if weights == "hub":
             network = _from_hub(timm, model, arguments)
     if weights not in (None, "hub", "random"):
-        load_weights(network, read_weights(Path(str(weights))), str(weights), model)
+        load_weights(network, read_weights(Path(str(weights))), str(weights), f"timm's {model!r}")
     return network.requires_grad_(False).float().eval()
 
 
@@ -67,12 +77,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise InputError(f"weights {path}", "a readable weights file", _line(error)) from error
     except Exception as error:  # torch.load raises pickle.UnpicklingError and others on foreign files
         raise InputError(f"weights {path}", "a file of tensors only", _line(error)) from error
-    for key in ("state_dict", "model", "teacher"):
+    for key in ("state_dict", "model", "teacher", "base_model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -80,7 +91,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module.").removeprefix("backbone."): value for name, value in state.items()}
 
 
-def load_weights(network: nn.Module, state: dict[str, Tensor], source: str, model: str) -> None:
+def load_weights(network: nn.Module, state: dict[str, Tensor], source: str, owner: str) -> None:
     """Load `state` into `network`; only entries of the classifier, which the network lacks, may be left over.
 
     Raises:
@@ -93,7 +104,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str, mode
     state = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")} | state
     missing = [name for name in wanted if name not in state]
     extra = [name for name in state if name not in wanted and name.split(".")[0] not in heads]
-    expected = f"the weights of timm's {model!r}"
+    expected = f"the weights of {owner}"
     if missing or extra:
         parts = [f"{len(missing)} entries missing, first {missing[0]!r}"] if missing else []
         parts += [f"{len(extra)} unknown, first {extra[0]!r}"] if extra else []
