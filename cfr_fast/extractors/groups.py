@@ -8,6 +8,58 @@ from scipy import sparse
 from torch import Tensor
 
 from cfr_fast.extractors.field import FeatureField
+from cfr_fast.ops import three_nn
+
+BLOCK = 1 << 19  # elements of the largest matrix of expanded distances
+
+
+def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> tuple[Tensor, Tensor]:
+    """The three groups nearest to every point, with inverse-distance weights, for clouds of any size.
+
+    Args:
+        points: float32 [n, 3].
+        centers: float32 [G, 3].
+        expanded: False takes exact distances (`three_nn`), True those of `expanded_distances`, as the
+            authors' scripts do.
+
+    Returns:
+        index: int64 [n, 3]; with fewer than three groups the last of them repeats.
+        weight: float32 [n, 3], 1 / (d² + 1e-8) normalised to sum one; zero for repeated groups.
+    """
+    count = centers.shape[0]
+    if not expanded and count >= 3:
+        return three_nn(points, centers)
+    index = torch.full((points.shape[0], 3), max(0, count - 1), device=points.device)
+    weight = points.new_zeros(points.shape[0], 3)
+    kept = min(3, count)
+    step = max(1, BLOCK // max(1, count))
+    for start in range(0, points.shape[0], step):
+        rows = slice(start, start + step)
+        part = points[rows]
+        if expanded:
+            squared = expanded_distances(part, centers)
+        else:
+            squared = (part[:, None] - centers).square().sum(dim=2)
+        near, index[rows, :kept] = squared.topk(kept, dim=1, largest=False)
+        inverse = 1 / (near + 1e-8)
+        weight[rows, :kept] = inverse / inverse.sum(dim=1, keepdim=True)
+    return index, weight
+
+
+def expanded_distances(points: Tensor, centers: Tensor) -> Tensor:
+    """Squared distances as −2 a·b + ‖a‖² + ‖b‖² in float32, rounding included: [n, 3], [G, 3] → [n, G].
+
+    Half a metre from the camera that rounding is about 1e-7 m²: it changes the weights of points near a
+    centre, and may turn one negative. It depends on how a matrix product adds up; here it is spelled out as
+    the fused multiply-adds x, y, z of the usual float32 product, so that every machine, device and number of
+    threads gives the same digits. (A product of two float32 is exact in float64.)
+    """
+    product = points[:, :1] * centers[:, 0]
+    for axis in (1, 2):
+        exact = points[:, axis : axis + 1].double() * centers[:, axis].double()
+        product = exact.add_(product).float()
+    length = [(p[:, 0] * p[:, 0] + p[:, 1] * p[:, 1]) + p[:, 2] * p[:, 2] for p in (points, centers)]
+    return product.mul_(-2).add_(length[0][:, None]).add_(length[1])
 
 
 def group_field(tokens: Tensor, index: Tensor, weight: Tensor, measured: Tensor) -> FeatureField:
