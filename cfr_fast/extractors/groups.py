@@ -20,7 +20,8 @@ def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> t
         points: float32 [n, 3].
         centers: float32 [G, 3].
         expanded: False takes exact distances (`three_nn`), True those of `expanded_distances`, as the
-            authors' scripts do.
+            authors' scripts do; their coarse rounding lets one point in sixty have a tie for the third group,
+            which falls as torch's (unstable) sort lets it fall on the CPU.
 
     Returns:
         index: int64 [n, 3]; with fewer than three groups the last of them repeats.
@@ -40,8 +41,12 @@ def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> t
             squared = expanded_distances(part, centers)
         else:
             squared = (part[:, None] - centers).square().sum(dim=2)
-        near, index[rows, :kept] = squared.topk(kept, dim=1, largest=False)
-        inverse = 1 / (near + 1e-8)
+        near, found = squared.topk(min(4, count), dim=1, largest=False)
+        if expanded and count > 3:
+            tied = (near[:, 2] == near[:, 3]).nonzero()[:, 0]
+            found[tied] = squared[tied].cpu().sort(dim=1).indices[:, :4].to(found.device)
+        inverse = 1 / (near[:, :kept] + 1e-8)
+        index[rows, :kept] = found[:, :kept]
         weight[rows, :kept] = inverse / inverse.sum(dim=1, keepdim=True)
     return index, weight
 
