@@ -91,7 +91,8 @@ def _load(path: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, T
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = json.loads((file.metadata() or {}).get("cfr_fast", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Cloned: a matrix product may round otherwise where memory begins at an odd place of the file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             str(path), "an intact safetensors file", f"one that is cut short or foreign ({error})"

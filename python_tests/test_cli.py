@@ -186,7 +186,9 @@ def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert "usage: cfr" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "predict", "evaluate", "prepare", "synth", "info"])
+@pytest.mark.parametrize(
+    "command", ["demo", "fit", "predict", "evaluate", "import-authors", "prepare", "synth", "info"]
+)
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

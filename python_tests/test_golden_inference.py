@@ -1,4 +1,8 @@
-"""From the authors' files and the frozen networks' tokens to the map, against their scripts on real samples."""
+"""From the authors' files and the frozen networks' tokens to the map, against their scripts on real samples.
+
+Bounds are what the native kernels reach, with some room. They rest on the float32 habits that imported models
+follow (`nearest_groups`, expanded); torch's sort, which decides ties, may differ on other processors.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,18 @@ def recorded(golden: Path) -> dict[str, Tensor]:
     return load_file(golden / "inference.safetensors")
 
 
+@pytest.fixture(scope="module")
+def models(golden: Path, recorded: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> list[CFR]:
+    """As imported, at θ = a; and at θ = b, after a way through a model file."""
+    a, b = (
+        CFR.from_authors(**find_files(golden), threshold=theta, device="cpu")
+        for theta in recorded["theta"].tolist()
+    )
+    path = tmp_path_factory.mktemp("imported") / "model.safetensors"
+    b.save(path)
+    return [a, CFR.load(path, device="cpu")]
+
+
 def tokens(recorded: dict[str, Tensor], sample: int) -> dict[str, Tensor]:
     return {
         "rgb_tokens": recorded[f"{sample}.rgb_tokens"],
@@ -28,24 +44,42 @@ def tokens(recorded: dict[str, Tensor], sample: int) -> dict[str, Tensor]:
     }
 
 
-def test_dense_rows_and_distances(golden: Path, recorded: dict[str, Tensor]) -> None:
-    model = CFR.from_authors(**find_files(golden))
-    for sample in range(3):
-        rgb, xyz = token_fields(**tokens(recorded, sample), expanded=True)
-        for name, field in (("rgb", rgb), ("xyz", xyz)):
-            e=(field.dense()[::970] - recorded[f"{sample}.{name}_rows_every_970"]).abs().max()
-            print(sample,name,float(e))
-        pixel = xyz.valid.nonzero()[:, 0]
-        found = model.learned.distances(xyz.interpolated.select(pixel))
-        e=(found-recorded[f"{sample}.pred_dist"][pixel]).abs(); print('dist',float(e.max()),float(e.median()))
+@pytest.mark.parametrize("sample", [0, 1, 2])
+def test_dense_rows_and_distances(recorded: dict[str, Tensor], models: list[CFR], sample: int) -> None:
+    rgb, xyz = token_fields(**tokens(recorded, sample), expanded=True)
+    for name, field in (("rgb", rgb), ("xyz", xyz)):
+        wanted = recorded[f"{sample}.{name}_rows_every_970"]
+        torch.testing.assert_close(field.dense()[::970], wanted, rtol=0, atol=2e-6)
+    pixel = xyz.valid.nonzero()[:, 0]
+    found = models[0].learned.distances(xyz.interpolated.select(pixel))
+    torch.testing.assert_close(found, recorded[f"{sample}.pred_dist"][pixel], rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("which", ["a", "b"])
-def test_maps_and_scores(golden: Path, recorded: dict[str, Tensor], which: str) -> None:
-    theta = float(recorded["theta"]["ab".index(which)])
-    model = CFR.from_authors(**find_files(golden), threshold=theta)
+@pytest.mark.parametrize("sample", [0, 1, 2])
+@pytest.mark.parametrize("which", [0, 1])
+def test_maps_and_scores(recorded: dict[str, Tensor], models: list[CFR], which: int, sample: int) -> None:
+    result = models[which].predict_tokens(**tokens(recorded, sample), name="part")
+    wanted = recorded[f"{sample}.map_{'ab'[which]}"]
+    error = (torch.from_numpy(result.localization_map) - wanted).abs() / wanted.max()
+    assert error.max() <= 1e-4
+    assert error[wanted > 0].median() <= 1e-6
+    score = float(recorded[f"{sample}.image_score_{'ab'[which]}"])
+    assert result.score == pytest.approx(score, rel=0, abs=2e-6)
+    assert 0.005 < result.replaced_fraction < (0.02, 0.35)[which]
+    assert result.name == "part"
+    assert result.anomaly_map.max() == pytest.approx(result.score)
+    assert (result.label, result.mask.any()) == (False, False)  # the scripts have no image threshold
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_exact_distances_move_the_maps_a_little(
+    golden: Path, recorded: dict[str, Tensor], models: list[CFR], which: int
+) -> None:
+    exact = CFR(**models[which].settings.to_dict() | {"expanded_distances": False}, device="cpu")
+    exact._learned = models[which].learned
+    moved = []
     for sample in range(3):
-        result = model.predict_tokens(**tokens(recorded, sample))
-        wanted = recorded[f"{sample}.map_{which}"]
-        error = (torch.from_numpy(result.localization_map) - wanted).abs()/wanted.max()
-        print(which, sample, 'map max %.2e med(valid) %.2e'%(error.max(), error[wanted>0].median()), 'share>1e-5 %.5f'%(error>1e-5).float().mean(), 'score', result.score-float(recorded[f"{sample}.image_score_{which}"]), float(recorded[f"{sample}.image_score_{which}"]), result.replaced_fraction)
+        found = exact.predict_tokens(**tokens(recorded, sample)).localization_map
+        wanted = recorded[f"{sample}.map_{'ab'[which]}"]
+        moved.append(float((torch.from_numpy(found) - wanted).abs().max() / wanted.max()))
+    assert 5e-4 < max(moved) <= (6e-3, 2e-2)[which], moved
