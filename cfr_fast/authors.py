@@ -55,8 +55,9 @@ def read(
     attention: str | Path | None = None,
     bank: str | Path | None = None,
     kv_bank: str | Path | None = None,
-    *,
     normalize_qk: bool = False,
+    theta: float = 0.2,
+    score_threshold: float = float("inf"),
 ) -> tuple[Learned, dict[str, Any]]:
     """Everything the files hold, and the settings that follow from them.
 
@@ -67,17 +68,23 @@ def read(
             replaces unreliable predictions.
         kv_bank: dict of ``keys`` [M, Dx] and ``values`` [M, Dr]; needs `attention`.
         normalize_qk: whether the retriever was trained with normalised queries and keys; no file says.
+        theta: cosine distance from which a prediction is unreliable.
+        score_threshold: image score above which a sample is anomalous, and level at which pixels are marked.
 
     Raises:
-        InputError: a file missing, foreign, or one that does not fit the others.
+        InputError: a file missing, foreign, or one that does not fit the others; a threshold below 0.
     """
+    for name, value in (("threshold", theta), ("score_threshold", score_threshold)):
+        if not value >= 0:
+            raise InputError(name, "a number of at least 0", repr(value))
     for name, path, others in (("attention", attention, (bank, kv_bank)), ("kv_bank", kv_bank, (attention,))):
         if path is not None and None in others:
             needs = "bank and kv_bank" if name == "attention" else "attention"
             raise InputError(name, f"{needs} beside it", "none")
     mappers, kind = _mappers(mapper_2d_to_3d, mapper_3d_to_2d)
-    xyz_dim, rgb_dim = mappers.xyz_to_rgb.first.shape[1], mappers.rgb_to_xyz.first.shape[1]
-    learned, settings = Learned(mappers), {"mapper": kind, "replacement": "none", "cycle": kind == "geglu"}
+    learned = Learned(mappers, theta=theta, threshold=score_threshold, pixel_threshold=score_threshold)
+    rgb_dim, xyz_dim = learned.widths
+    settings: dict[str, Any] = {"mapper": kind, "replacement": "none", "cycle": kind == "geglu"}
     if bank is not None:
         rows = _load("bank", bank)
         _check("bank", bank, {"": rows}, {"": (None, rgb_dim)})

@@ -38,6 +38,12 @@ class Learned:
     threshold: float = float("inf")
     pixel_threshold: float = float("inf")
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of RGB and of 3D features."""
+        first = self.mappers.rgb_to_xyz.first, self.mappers.xyz_to_rgb.first
+        return int(first[0].shape[1]), int(first[1].shape[1])
+
     def to(self, device: torch.device | str) -> Learned:
         """The same on another device."""
         self.mappers.to(device)

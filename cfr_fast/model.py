@@ -104,20 +104,11 @@ class CFR:
         Raises:
             InputError: a file missing, foreign, or one that does not fit the others; a threshold below 0.
         """
-        for name, value in (("threshold", threshold), ("score_threshold", score_threshold)):
-            if not value >= 0:
-                raise InputError(name, "a number of at least 0", repr(value))
-        learned, found = authors.read(
-            mapper_2d_to_3d, mapper_3d_to_2d, attention, bank, kv_bank, normalize_qk=normalize_qk
-        )
+        files = (mapper_2d_to_3d, mapper_3d_to_2d, attention, bank, kv_bank)
+        learned, found = authors.read(*files, normalize_qk, threshold, score_threshold)
         model = cls.preset("paper-mvtec3d", device=device, progress=progress, theta=threshold, **found)
         if learned.pairs is not None:
             learned.pairs = draw_rows(learned.pairs, model.settings.bank_rows, model.settings.seed)
-        learned.theta, learned.threshold, learned.pixel_threshold = (
-            threshold,
-            score_threshold,
-            score_threshold,
-        )
         model._learned = learned.to(model.device)
         return model
 
@@ -195,10 +186,8 @@ class CFR:
             NotFittedError: fit or load first.
         """
         learned, size = self.learned, self.settings.size
-        mappers = learned.mappers
-        for argument, tokens, width in (
-            ("rgb_tokens", rgb_tokens, mappers.rgb_to_xyz.first.shape[1]),
-            ("xyz_tokens", xyz_tokens, mappers.xyz_to_rgb.first.shape[1]),
+        for argument, tokens, width in zip(
+            ("rgb_tokens", "xyz_tokens"), (rgb_tokens, xyz_tokens), learned.widths, strict=True
         ):
             if tokens.dim() == 0 or tokens.shape[0] != width:
                 raise InputError(argument, f"{width} features first", f"shape {list(tokens.shape)}")
