@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cfr_fast import CFR
 from cfr_fast.cli import main
 
 FAST = [
@@ -114,6 +115,16 @@ def test_fit_from_files_and_from_named_samples(
         assert main(["predict", str(path), file, "-o", str(tmp_path / "out"), "--json"]) == 0
         scores.append(json.loads(capsys.readouterr().out)[0]["score"])
     assert scores[0] == scores[1]
+
+
+def test_options_win_over_the_preset(sweets: Path, tmp_path: Path) -> None:
+    file = str(next((sweets / "cookie" / "train" / "good" / "rgb").iterdir()))
+    out = tmp_path / "model.safetensors"
+    preset = ["--preset", "paper-mvtec3d", "--rgb", "classic", "--xyz", "classic"]
+    assert main(["fit", file, "-o", str(out), *preset, *FAST]) == 0
+    found = CFR.load(out).settings
+    assert (found.theta, found.seed, found.bank_background) == (0.4, 115, True)
+    assert (found.rgb, found.size, found.mapper_epochs) == ("classic", 48, 5)
 
 
 def test_evaluate_writes_tables_and_pictures(
