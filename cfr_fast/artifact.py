@@ -16,31 +16,33 @@ from cfr_fast.data.files import write_atomically
 from cfr_fast.errors import InputError
 from cfr_fast.extractors import Extractor, restore_extractor
 from cfr_fast.learned import Learned
-from cfr_fast.mappers import CyclicMappers
+from cfr_fast.mappers import MAPPERS, CyclicMappers
 from cfr_fast.memory import KeyValueBank
 from cfr_fast.retriever import AttentionRetriever
 from cfr_fast.settings import Settings
 
-FORMAT = 1  # raised whenever older code could no longer read what newer code writes
+FORMAT = 2  # raised whenever older code could no longer read what newer code writes
+READABLE = (1, FORMAT)  # 2 adds the kind of mapper, and models without frozen networks
 LEVELS = ("theta", "threshold", "pixel_threshold")
 
 
 def write(
-    path: str | Path, settings: Settings, learned: Learned, extractors: tuple[Extractor, Extractor]
+    path: str | Path, settings: Settings, learned: Learned, extractors: tuple[Extractor, Extractor] | None
 ) -> None:
-    """Write a model.
+    """Write a model; without its extractors where it has not needed any yet.
 
     Raises:
         OutputError: the file cannot be written; what was there before stays.
     """
     tensors = _prefixed("mappers.", learned.mappers.state_dict())
-    if learned.pairs is not None and learned.rgb_bank is not None:
+    if learned.pairs is not None:
         tensors |= {"pairs.keys": learned.pairs.keys, "pairs.values": learned.pairs.values}
+    if learned.rgb_bank is not None:
         tensors |= {"rgb_bank": learned.rgb_bank}
     if learned.retriever is not None:
         tensors |= _prefixed("retriever.", learned.retriever.state_dict())
     described = []
-    for extractor in extractors:  # a network that serves both kinds is stored once
+    for extractor in extractors or ():  # a network that serves both kinds is stored once
         state = extractor.state()
         network = _fingerprint(state) if state else ""
         tensors |= _prefixed(f"network.{network}.", state)
@@ -49,14 +51,16 @@ def write(
         "format": FORMAT,
         "settings": settings.to_dict(),
         "levels": {name: getattr(learned, name) for name in LEVELS},
-        "extractors": described,
+        "extractors": None if extractors is None else described,
     }
     stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomically(path, save(stored, {"cfr_fast": json.dumps(header)}))
 
 
-def read(path: str | Path, device: torch.device) -> tuple[Settings, Learned, tuple[Extractor, Extractor]]:
-    """Read a model.
+def read(
+    path: str | Path, device: torch.device
+) -> tuple[Settings, Learned, tuple[Extractor, Extractor] | None]:
+    """Read a model: its settings, what it learned, and its extractors where the file has them.
 
     Raises:
         InputError: no such file, not a model, cut short, or from a version that this one cannot read.
@@ -67,9 +71,12 @@ def read(path: str | Path, device: torch.device) -> tuple[Settings, Learned, tup
         learned = _learned(settings, tensors)
         for name in LEVELS:
             setattr(learned, name, float(header["levels"][name]))
+        described = header["extractors"]
+        if described is None:
+            return settings, learned, None
         rgb, xyz = (
             restore_extractor(entry["config"], _part(tensors, f"network.{entry['network']}.")).to(device)
-            for entry in header["extractors"]
+            for entry in described
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
@@ -84,17 +91,18 @@ def _load(path: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, T
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = json.loads((file.metadata() or {}).get("cfr_fast", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Cloned: a matrix product may round otherwise where memory begins at an odd place of the file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             str(path), "an intact safetensors file", f"one that is cut short or foreign ({error})"
         ) from error
     if not isinstance(header, dict) or "format" not in header:
         raise InputError(str(path), "a CFR model", "a safetensors file of something else")
-    if header["format"] != FORMAT:
+    if header["format"] not in READABLE:
         raise InputError(
             str(path),
-            f"model format {FORMAT}",
+            f"model format {' or '.join(map(str, READABLE))}",
             f"format {header['format']}, from another version of cfr_fast",
         )
     return header, tensors
@@ -102,13 +110,15 @@ def _load(path: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, T
 
 def _learned(settings: Settings, tensors: dict[str, Tensor]) -> Learned:
     mappers = _part(tensors, "mappers.")
-    xyz_dim, rgb_dim = (mappers[f"{name}.w3.bias"].numel() for name in ("rgb_to_xyz", "xyz_to_rgb"))
-    pair = CyclicMappers(rgb_dim, xyz_dim)
+    last = f"{MAPPERS[settings.mapper].OUTPUT}.bias"
+    xyz_dim, rgb_dim = (mappers[f"{name}.{last}"].numel() for name in ("rgb_to_xyz", "xyz_to_rgb"))
+    pair = CyclicMappers(rgb_dim, xyz_dim, settings.mapper)
     pair.load_state_dict(mappers)
     device = next(iter(mappers.values())).device
     learned = Learned(pair.to(device).eval().requires_grad_(False))
     if "rgb_bank" in tensors:
         learned.rgb_bank = tensors["rgb_bank"]
+    if "pairs.keys" in tensors:
         learned.pairs = KeyValueBank(tensors["pairs.keys"], tensors["pairs.values"])
     state = _part(tensors, "retriever.")
     if state:

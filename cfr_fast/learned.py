@@ -22,7 +22,7 @@ class Learned:
 
     Args:
         mappers: the cyclic pair.
-        pairs: the key-value bank that replacements come from; None without replacement.
+        pairs: the key-value bank that attention composes replacements from; None without it.
         rgb_bank: float [M, Dr], what a reliable prediction is close to; None without replacement.
         retriever: composes replacements; None unless replacement is by attention.
         theta: cosine distance to the RGB bank from which a prediction is unreliable.
@@ -37,6 +37,23 @@ class Learned:
     theta: float = float("inf")
     threshold: float = float("inf")
     pixel_threshold: float = float("inf")
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of RGB and of 3D features."""
+        first = self.mappers.rgb_to_xyz.first, self.mappers.xyz_to_rgb.first
+        return int(first[0].shape[1]), int(first[1].shape[1])
+
+    def to(self, device: torch.device | str) -> Learned:
+        """The same on another device."""
+        self.mappers.to(device)
+        if self.retriever is not None:
+            self.retriever.to(device)
+        if self.rgb_bank is not None:
+            self.rgb_bank = self.rgb_bank.to(device)
+        if self.pairs is not None:
+            self.pairs = KeyValueBank(self.pairs.keys.to(device), self.pairs.values.to(device))
+        return self
 
     def discrepancy(
         self, rgb: Interpolated, xyz: Interpolated, valid: Tensor, settings: Settings

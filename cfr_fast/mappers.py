@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, gelu, linear
 
 from cfr_fast import ops
+from cfr_fast.mlp_mapper import CHUNK, MLPMapper
 from cfr_fast.ops import Interpolated
 from cfr_fast.progress import track
-
-CHUNK = 2048  # pixels whose hidden layers exist at a time: they stay in cache, and their memory is used again
 
 
 class GeGLUMapper(nn.Module):
@@ -24,15 +24,22 @@ class GeGLUMapper(nn.Module):
         hidden: width of h; None takes (inputs + outputs) / 2.
     """
 
+    INPUT, OUTPUT = "w12", "w3"  # its first and last layer
+
     def __init__(self, inputs: int, outputs: int, hidden: int | None = None) -> None:
         super().__init__()
         hidden = (inputs + outputs) // 2 if hidden is None else hidden
         self.w12 = nn.Linear(inputs, 2 * hidden)
         self.w3 = nn.Linear(hidden, outputs)
 
+    @property
+    def first(self) -> Tensor:
+        """Weight of the first layer, [2H, inputs]: all that has to see the features themselves."""
+        return self.w12.weight
+
     def forward(self, features: Tensor) -> Tensor:
         """Map [N, inputs] to [N, outputs]."""
-        return self.finish(linear(features, self.w12.weight))
+        return self.finish(linear(features, self.first))
 
     def finish(self, projected: Tensor) -> Tensor:
         """The rest of the way from W12 x [N, 2H] to the output [N, outputs]."""
@@ -42,20 +49,29 @@ class GeGLUMapper(nn.Module):
 
     def map(self, features: Interpolated) -> Tensor:
         """Map P pixels to [P, outputs] in one pass, the first layer taken on their tokens; no gradient."""
-        projected = features.project(self.w12.weight)
+        projected = features.project(self.first)
         return ops.geglu_map(projected, self.w12.bias, self.w3.weight, self.w3.bias)
 
 
+MAPPERS: dict[str, type[GeGLUMapper] | type[MLPMapper]] = {"geglu": GeGLUMapper, "mlp": MLPMapper}
+
+
 class CyclicMappers(nn.Module):
-    """RGB → 3D and 3D → RGB, trained so that each predicts and each cycle returns."""
+    """RGB → 3D and 3D → RGB, trained so that each predicts and each cycle returns.
 
-    def __init__(self, rgb_dim: int, xyz_dim: int) -> None:
+    Args:
+        rgb_dim: width of RGB features.
+        xyz_dim: of 3D features.
+        kind: of both networks, ``geglu`` or ``mlp``.
+    """
+
+    def __init__(self, rgb_dim: int, xyz_dim: int, kind: str = "geglu") -> None:
         super().__init__()
-        self.rgb_to_xyz = GeGLUMapper(rgb_dim, xyz_dim)
-        self.xyz_to_rgb = GeGLUMapper(xyz_dim, rgb_dim)
+        self.rgb_to_xyz = MAPPERS[kind](rgb_dim, xyz_dim)
+        self.xyz_to_rgb = MAPPERS[kind](xyz_dim, rgb_dim)
 
-    def accumulate(self, rgb: Interpolated, xyz: Interpolated) -> Tensor:
-        """Add the loss's gradient to the parameters'; the loss is the sum of four terms 1 − mean cosine.
+    def accumulate(self, rgb: Interpolated, xyz: Interpolated, cycle: bool = True) -> Tensor:
+        """Add the loss's gradient to the parameters'; the loss is the sum of its terms 1 − mean cosine.
 
         Pixels go through in chunks whose gradients add up; where tokens are fewer than pixels, the first
         layers and their gradients are taken on tokens.
@@ -63,12 +79,13 @@ class CyclicMappers(nn.Module):
         Args:
             rgb: features of N valid pixels.
             xyz: of the same pixels.
+            cycle: False leaves out the terms of both cycles.
 
         Returns:
-            The terms 2D→3D, 3D→2D, 2D→3D→2D, 3D→2D→3D, float [4], without a graph.
+            The terms 2D→3D, 3D→2D and, with cycles, 2D→3D→2D, 3D→2D→3D; float [4] or [2], without a graph.
         """
         first = _FirstLayer(self.rgb_to_xyz, rgb), _FirstLayer(self.xyz_to_rgb, xyz)
-        total = torch.zeros(4, dtype=rgb.tokens.dtype, device=rgb.tokens.device)
+        total = torch.zeros(4 if cycle else 2, dtype=rgb.tokens.dtype, device=rgb.tokens.device)
         for start in range(0, rgb.pixels, CHUNK):
             pixel = torch.arange(start, min(start + CHUNK, rgb.pixels), device=rgb.offset.device)
             (observed_rgb, rgb_projected), (observed_xyz, xyz_projected) = (
@@ -76,12 +93,10 @@ class CyclicMappers(nn.Module):
             )
             predicted_xyz = self.rgb_to_xyz.finish(rgb_projected)
             predicted_rgb = self.xyz_to_rgb.finish(xyz_projected)
-            pairs = (
-                (predicted_xyz, observed_xyz),
-                (predicted_rgb, observed_rgb),
-                (self.xyz_to_rgb(predicted_xyz), observed_rgb),
-                (self.rgb_to_xyz(predicted_rgb), observed_xyz),
-            )
+            pairs = [(predicted_xyz, observed_xyz), (predicted_rgb, observed_rgb)]
+            if cycle:
+                pairs.append((self.xyz_to_rgb(predicted_xyz), observed_rgb))
+                pairs.append((self.rgb_to_xyz(predicted_rgb), observed_xyz))
             sums = torch.stack([(1 - cosine_similarity(a, b, dim=1, eps=1e-6)).sum() for a, b in pairs])
             losses = sums / rgb.pixels
             losses.sum().backward()  # type: ignore[no-untyped-call]
@@ -92,17 +107,17 @@ class CyclicMappers(nn.Module):
 
 
 class _FirstLayer:
-    """W12 x for chunks of pixels, on tokens where those are fewer, and its gradient."""
+    """The first layer's W x for chunks of pixels, on tokens where those are fewer, and its gradient."""
 
-    def __init__(self, mapper: GeGLUMapper, features: Interpolated) -> None:
-        self.features, self.weight = features, mapper.w12.weight
+    def __init__(self, mapper: GeGLUMapper | MLPMapper, features: Interpolated) -> None:
+        self.features, self.weight = features, mapper.first
         self.on_tokens = features.tokens.shape[0] < features.pixels
         if self.on_tokens:
             self.projected = features.tokens @ self.weight.T
             self.leaf = self.projected.detach().requires_grad_()
 
     def chunk(self, pixel: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the listed pixels, and W12 times them."""
+        """Features of the listed pixels, and W times them."""
         chosen = self.features.select(pixel)
         dense = chosen.dense()
         if self.on_tokens:
@@ -115,7 +130,7 @@ class _FirstLayer:
             self.projected.backward(self.leaf.grad)  # type: ignore[no-untyped-call]
 
 
-def seeded(build: type[nn.Module], *arguments: int, seed: int) -> nn.Module:
+def seeded(build: type[nn.Module], *arguments: Any, seed: int) -> nn.Module:
     """Build a module with torch's default initialisation from `seed`, leaving the global generator alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -129,6 +144,8 @@ def train_mappers(
     learning_rate: float,
     seed: int,
     most_pixels: int | None = None,
+    kind: str = "geglu",
+    cycle: bool = True,
 ) -> CyclicMappers:
     """Train the pair with Adam, one shot a step, in an order drawn anew every epoch.
 
@@ -138,11 +155,13 @@ def train_mappers(
         learning_rate: of Adam, otherwise at its defaults.
         seed: of the initialisation and the order.
         most_pixels: pixels of a shot in one step, drawn anew every time; None takes all.
+        kind: of both networks, ``geglu`` or ``mlp``.
+        cycle: False leaves the terms of both cycles out of the loss.
 
     Returns:
         The pair in eval mode, without gradients, on the device of the features.
     """
-    pair = seeded(CyclicMappers, shots[0][0].dim, shots[0][1].dim, seed=seed)
+    pair = seeded(CyclicMappers, shots[0][0].dim, shots[0][1].dim, kind, seed=seed)
     assert isinstance(pair, CyclicMappers)
     pair.to(shots[0][0].tokens.device)
     optimizer = torch.optim.Adam(pair.parameters(), lr=learning_rate)
@@ -154,6 +173,6 @@ def train_mappers(
                 drawn = torch.randperm(rgb.pixels, generator=generator)[:most_pixels].to(rgb.offset.device)
                 rgb, xyz = rgb.select(drawn), xyz.select(drawn)
             optimizer.zero_grad()
-            pair.accumulate(rgb, xyz)
+            pair.accumulate(rgb, xyz, cycle)
             optimizer.step()
     return pair.eval().requires_grad_(False)

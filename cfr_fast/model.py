@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cfr_fast import artifact
+from cfr_fast import artifact, authors
 from cfr_fast.calibrate import (
     CALIBRATE,
     LEARN,
@@ -21,44 +20,21 @@ from cfr_fast.calibrate import (
     quantile_theta,
     score_threshold,
 )
-from cfr_fast.data import Frame, Sample, SampleSource, find_samples, frame_of, prepare
+from cfr_fast.data import Sample, frame_of, prepare
 from cfr_fast.errors import InputError, NotFittedError
 from cfr_fast.extractors import Extractor, create_extractor
+from cfr_fast.extractors.tokens import token_fields
+from cfr_fast.inputs import SampleLike, device_of, normal_samples, samples_of
+from cfr_fast.judge import Features, judged
 from cfr_fast.learned import Learned
 from cfr_fast.mappers import train_mappers
 from cfr_fast.memory import build_banks, draw_rows
-from cfr_fast.ops import Interpolated
+from cfr_fast.presets import preset_settings
 from cfr_fast.progress import display, track
 from cfr_fast.result import Result
 from cfr_fast.retriever import train_retriever
-from cfr_fast.scoring import localization_map, score_map
+from cfr_fast.scoring import score_map
 from cfr_fast.settings import Settings
-
-SampleLike: TypeAlias = Sample | SampleSource | str | Path | tuple[NDArray[np.uint8], NDArray[np.float32]]
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """One sample as the method sees it: the sparse features of its valid pixels, in raster order.
-
-    Args:
-        frame: the square view, cleaned, and cut to the object where the settings say so.
-        whole: the square view of the whole sample, cleaned.
-        rgb: features of the V valid pixels.
-        xyz: of the same pixels.
-        valid: bool [size, size] with V True pixels.
-    """
-
-    frame: Frame
-    whole: Frame
-    rgb: Interpolated
-    xyz: Interpolated
-    valid: Tensor
-
-    @property
-    def count(self) -> int:
-        """V."""
-        return self.rgb.pixels
 
 
 class CFR:
@@ -77,10 +53,64 @@ class CFR:
 
     def __init__(self, *, device: str = "auto", progress: bool | None = None, **settings: Any) -> None:
         self.settings = Settings.create(**settings)
-        self.device = _device(device)
+        self.device = device_of(device)
         self.progress = progress
         self._learned: Learned | None = None
         self._extractors: tuple[Extractor, Extractor] | None = None
+
+    @classmethod
+    def preset(
+        cls, name: str, *, device: str = "auto", progress: bool | None = None, **overrides: Any
+    ) -> CFR:
+        """An unfitted model with the settings of the paper or the defaults.
+
+        Args:
+            name: ``paper-mvtec3d`` or ``paper-eyecandies`` (DINO ViT-B/8 and Point-MAE, 224×224, 100 epochs,
+                θ 0.4 or 0.2), or ``classic`` (the defaults).
+            device, progress: as for the model itself.
+            **overrides: settings that differ.
+
+        Raises:
+            InputError: no such preset or setting, or a value outside its range.
+        """
+        return cls(device=device, progress=progress, **preset_settings(name, overrides))
+
+    @classmethod
+    def from_authors(
+        cls,
+        *,
+        mapper_2d_to_3d: str | Path,
+        mapper_3d_to_2d: str | Path,
+        attention: str | Path | None = None,
+        bank: str | Path | None = None,
+        kv_bank: str | Path | None = None,
+        threshold: float = 0.2,
+        score_threshold: float = float("inf"),
+        normalize_qk: bool = False,
+        device: str = "auto",
+        progress: bool | None = None,
+    ) -> CFR:
+        """A fitted model from checkpoints of the authors' scripts (or of CFM: two mappers, nothing else).
+
+        Args:
+            mapper_2d_to_3d, mapper_3d_to_2d, attention, bank, kv_bank, normalize_qk: as in `authors.read`.
+                Without `bank` nothing is replaced; with `bank` alone its nearest row replaces.
+            threshold: θ, the cosine distance from which a prediction is unreliable (the scripts' default 0.2;
+                0.4 on MVTec 3D-AD).
+            score_threshold: image score above which a sample is anomalous. The scripts have none: infinity
+                scores and maps samples but labels and marks none of them.
+            device, progress: as for the model itself.
+
+        Raises:
+            InputError: a file missing, foreign, or one that does not fit the others; a threshold below 0.
+        """
+        files = (mapper_2d_to_3d, mapper_3d_to_2d, attention, bank, kv_bank)
+        learned, found = authors.read(*files, normalize_qk, threshold, score_threshold)
+        model = cls.preset("paper-mvtec3d", device=device, progress=progress, theta=threshold, **found)
+        if learned.pairs is not None:
+            learned.pairs = draw_rows(learned.pairs, model.settings.bank_rows, model.settings.seed)
+        model._learned = learned.to(model.device)
+        return model
 
     def fit(self, samples: SampleLike | Iterable[SampleLike]) -> CFR:
         """Learn what normal looks like.
@@ -95,7 +125,7 @@ class CFR:
             InputError: no sample, a sample known to be anomalous, or one without any usable pixel.
         """
         with display(self.progress), torch.no_grad():
-            shots = _normal(list(_samples(samples)))
+            shots = normal_samples(list(samples_of(samples)))
             features = [self._features(shot) for shot in track(shots, "Extracting features")]
             for shot, found in zip(shots, features, strict=True):
                 if found.count == 0:
@@ -118,7 +148,7 @@ class CFR:
             NotFittedError: fit or load first.
         """
         learned = self.learned
-        found = list(_samples(sample))
+        found = list(samples_of(sample))
         if len(found) != 1:
             raise InputError("sample", "exactly one sample (predict_many takes more)", str(len(found)))
         return self._judge(found[0], learned)
@@ -126,21 +156,66 @@ class CFR:
     def predict_many(self, samples: Iterable[SampleLike]) -> Iterator[Result]:
         """Judge samples one by one as they are asked for; memory stays that of one sample."""
         learned = self.learned
-        for sample in _samples(samples):
+        for sample in samples_of(samples):
             yield self._judge(sample, learned)
+
+    def predict_tokens(
+        self,
+        *,
+        rgb_tokens: Tensor,
+        xyz_tokens: Tensor,
+        center_index: Tensor,
+        xyz: Tensor,
+        name: str = "tokens",
+    ) -> Result:
+        """Judge one sample from the tokens of its frozen networks, as the paper's protocol carries them over.
+
+        Args:
+            rgb_tokens: float32 [Dr, h0, w0], RGB tokens on a grid (768×28×28 in the paper).
+            xyz_tokens: float32 [Dx, G], tokens of groups of points (1152×1024 in the paper).
+            center_index: int64 [G], each group's centre among the valid points (all three coordinates
+                non-zero), in raster order.
+            xyz: float32 [size, size, 3], organized points in metres, zeros where missing.
+            name: of the sample.
+
+        Returns:
+            All maps are on the size×size grid; the frame's colours are not known and black.
+
+        Raises:
+            InputError: a shape or dtype that does not fit, or tokens of other widths than the model's.
+            NotFittedError: fit or load first.
+        """
+        learned, size = self.learned, self.settings.size
+        for argument, tokens, width in zip(
+            ("rgb_tokens", "xyz_tokens"), (rgb_tokens, xyz_tokens), learned.widths, strict=True
+        ):
+            if tokens.dim() == 0 or tokens.shape[0] != width:
+                raise InputError(argument, f"{width} features first", f"shape {list(tokens.shape)}")
+        if xyz.shape != (size, size, 3):
+            raise InputError("xyz", f"shape {[size, size, 3]}", f"shape {list(xyz.shape)}")
+        with torch.no_grad():
+            given = (rgb_tokens, xyz_tokens, center_index, xyz)
+            colors, shapes, centers, cloud = (tensor.to(self.device) for tensor in given)
+            fields = token_fields(colors, shapes, centers, cloud, self.settings.expanded_distances)
+            points = xyz.cpu().numpy()
+            frame = frame_of(Sample(np.zeros(points.shape, np.uint8), points, name=name))
+            features = Features.of(frame, frame, *fields)
+            return judged(name, features, *self._map(features, learned), learned)
 
     def decision_function(self, samples: Iterable[SampleLike]) -> NDArray[np.float64]:
         """Image scores, higher is more anomalous; float64 [N]."""
         return np.array([result.score for result in self.predict_many(samples)], dtype=np.float64)
 
     def save(self, path: str | Path) -> None:
-        """Write the model, its frozen networks included, as one safetensors file.
+        """Write the model as one safetensors file, its frozen networks included.
+
+        An imported model that has not yet judged a sample has none; its file names them only.
 
         Raises:
             NotFittedError: nothing to save yet.
             OutputError: the file cannot be written; what was there before stays.
         """
-        artifact.write(path, self.settings, self.learned, self.extractors)
+        artifact.write(path, self.settings, self.learned, self._extractors)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", progress: bool | None = None) -> CFR:
@@ -149,7 +224,7 @@ class CFR:
         Raises:
             InputError: no such file, not a model, cut short, or from a version that this one cannot read.
         """
-        settings, learned, extractors = artifact.read(path, _device(device))
+        settings, learned, extractors = artifact.read(path, device_of(device))
         model = cls(device=device, progress=progress, **settings.to_dict())
         model._learned, model._extractors = learned, extractors
         return model
@@ -185,9 +260,10 @@ class CFR:
         """The frozen extractors (RGB, 3D), built when first asked for."""
         if self._extractors is None:
             wanted = self.settings
+            more = {"expanded_distances": True} if wanted.expanded_distances else {}
             self._extractors = (
                 create_extractor(wanted.rgb, "rgb", **wanted.rgb_options).to(self.device),
-                create_extractor(wanted.xyz, "xyz", **wanted.xyz_options).to(self.device),
+                create_extractor(wanted.xyz, "xyz", **more | wanted.xyz_options).to(self.device),
             )
         return self._extractors
 
@@ -198,10 +274,7 @@ class CFR:
         whole = frame_of(cleaned)
         frame = frame_of(cleaned, crop=True) if wanted.crop else whole
         rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
-        valid = rgb.valid & xyz.valid
-        pixel = torch.arange(rgb.pixels, device=valid.device) if background else valid.nonzero()[:, 0]
-        colors, shapes = (field.interpolated.select(pixel).compact() for field in (rgb, xyz))
-        return Features(frame, whole, colors, shapes, valid.reshape(rgb.shape))
+        return Features.of(frame, whole, rgb, xyz, background)
 
     def _views(self, shots: Sequence[Sample], views: int, purpose: int, title: str) -> Iterator[Features]:
         made = normal_views(shots, views, self.settings.seed, purpose)
@@ -221,6 +294,8 @@ class CFR:
                 learning_rate=wanted.mapper_lr,
                 most_pixels=wanted.mapper_pixels,
                 seed=wanted.seed,
+                kind=wanted.mapper,
+                cycle=wanted.cycle,
             )
         )
         if wanted.replacement == "none":
@@ -268,77 +343,4 @@ class CFR:
     def _judge(self, sample: Sample, learned: Learned) -> Result:
         with torch.no_grad():
             features = self._features(sample)
-            found, replaced_rows = self._map(features, learned)
-        frame, whole, valid = features.frame, features.whole, features.valid
-        replaced = torch.zeros_like(valid)
-        replaced.view(-1)[valid.reshape(-1).nonzero()[replaced_rows, 0]] = True
-        scored = score_map(found)
-        score = float(scored.max())
-        anomaly_map = frame.to_source(scored.cpu().numpy())
-        label = score > learned.threshold
-        # Resampling may lower the peak; a sample labelled anomalous marks at least that.
-        level = min(learned.pixel_threshold, float(anomaly_map.max())) if label else np.inf
-        grids = [found, valid.float(), replaced.float()]
-        if frame is not whole:  # whatever the model looked at, results speak of the whole sample
-            size = valid.shape[0]
-            grids = [
-                torch.from_numpy(whole.grid_map(frame.to_source(grid.cpu().numpy()), size)) for grid in grids
-            ]
-        return Result(
-            name=sample.name,
-            score=score,
-            threshold=learned.threshold,
-            label=label,
-            anomaly_map=anomaly_map,
-            mask=anomaly_map >= level,
-            pixel_threshold=learned.pixel_threshold,
-            replaced_fraction=len(replaced_rows) / max(1, features.count),
-            raw_map=grids[0].cpu().numpy(),
-            localization_map=localization_map(grids[0]).cpu().numpy(),
-            valid=grids[1].cpu().numpy() > 0.5,
-            replaced=grids[2].cpu().numpy() > 0.5,
-            frame=whole,
-        )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            "device", "auto, cpu, or a device of this machine", f"{name!r} ({reason})"
-        ) from error
-    return device
-
-
-def _samples(given: SampleLike | Iterable[SampleLike]) -> Iterator[Sample]:
-    """Whatever stands for samples, loaded one by one."""
-    if isinstance(given, Sample):
-        yield given
-    elif isinstance(given, SampleSource):
-        yield given.load()
-    elif isinstance(given, str | Path):
-        for source in find_samples([given]):
-            yield source.load()
-    elif isinstance(given, tuple) and len(given) == 2 and all(isinstance(a, np.ndarray) for a in given):
-        yield Sample(*given)
-    elif isinstance(given, Iterable) and not isinstance(given, np.ndarray):
-        for item in given:
-            yield from _samples(item)
-    else:
-        raise InputError(
-            "sample", "a Sample, a SampleSource, (rgb, xyz) arrays or a path", type(given).__name__
-        )
-
-
-def _normal(shots: list[Sample]) -> list[Sample]:
-    if not shots:
-        raise InputError("samples", "at least one normal sample", "none")
-    for shot in shots:
-        if shot.is_anomalous:
-            raise InputError("samples", "normal samples only", f"{shot.name!r} with a defect")
-    return shots
+            return judged(sample.name, features, *self._map(features, learned), learned)

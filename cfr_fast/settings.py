@@ -10,6 +10,7 @@ from cfr_fast.data import Background
 from cfr_fast.errors import InputError
 
 REPLACEMENTS = ("attention", "bank", "nearest", "none")
+MAPPERS = ("geglu", "mlp")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Settings:
         background: how points off the object are removed: ``auto``, ``plane``, ``distance`` or ``none``.
         shot_views: augmented views of every shot that the networks learn from beside the shot itself (the
             paper: none).
+        expanded_distances: carry groups of points to pixels by float32 distances in expanded form, rounding
+            included, as the authors' scripts do (see `extractors.groups.expanded_distances`). Goes to the 3D
+            extractor, which must know such an option, and to ``predict_tokens``.
+        mapper: networks that map one kind of feature to the other: ``geglu``, or CFM's ``mlp``.
+        cycle: whether both cycles are in the mappers' loss. CFM is ``mapper="mlp", cycle=False,
+            replacement="none"``.
         mapper_epochs: passes over shots and views for the mappers (the paper: 100).
         mapper_lr: learning rate of their Adam.
         mapper_pixels: most pixels of a shot in one of their steps, drawn anew every time; None takes all
@@ -58,7 +65,10 @@ class Settings:
     size: int = 224
     crop: bool = False
     background: Background = "auto"
+    expanded_distances: bool = False
     shot_views: int = 4
+    mapper: str = "geglu"
+    cycle: bool = True
     mapper_epochs: int = 40
     mapper_lr: float = 1e-3
     mapper_pixels: int | None = 1024
@@ -80,6 +90,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         _one_of("replacement", self.replacement, REPLACEMENTS)
+        _one_of("mapper", self.mapper, MAPPERS)
+        for name in ("cycle", "expanded_distances"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(name, "true or false", repr(getattr(self, name)))
         _one_of("background", self.background, get_args(Background))
         for name, low in _LEAST.items():
             value = getattr(self, name)

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cfr_fast import CFR
 from cfr_fast.cli import main
 
 FAST = [
@@ -116,6 +117,16 @@ def test_fit_from_files_and_from_named_samples(
     assert scores[0] == scores[1]
 
 
+def test_options_win_over_the_preset(sweets: Path, tmp_path: Path) -> None:
+    file = str(next((sweets / "cookie" / "train" / "good" / "rgb").iterdir()))
+    out = tmp_path / "model.safetensors"
+    preset = ["--preset", "paper-mvtec3d", "--rgb", "classic", "--xyz", "classic"]
+    assert main(["fit", file, "-o", str(out), *preset, *FAST]) == 0
+    found = CFR.load(out).settings
+    assert (found.theta, found.seed, found.bank_background) == (0.4, 115, True)
+    assert (found.rgb, found.size, found.mapper_epochs) == ("classic", 48, 5)
+
+
 def test_evaluate_writes_tables_and_pictures(
     sweets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +197,9 @@ def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert "usage: cfr" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "predict", "evaluate", "prepare", "synth", "info"])
+@pytest.mark.parametrize(
+    "command", ["demo", "fit", "predict", "evaluate", "import-authors", "prepare", "synth", "info"]
+)
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

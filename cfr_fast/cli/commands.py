@@ -156,7 +156,7 @@ def evaluate(options: argparse.Namespace) -> None:
         if len(categories) != 1:
             raise InputError("--samples", "one category", f"{len(categories)}")
         rule, shots = evaluation.indices_of(categories[0].train, options.samples), [len(options.samples)]
-    _new_model(options, 0)  # a wrong setting fails now, not after the first category was read
+    probe = _new_model(options, 0)  # a wrong setting fails now, not after the first category was read
     results: list[CategoryResult] = []
 
     def keep(result: CategoryResult) -> None:
@@ -170,11 +170,43 @@ def evaluate(options: argparse.Namespace) -> None:
         shots=shots,
         seeds=options.seeds,
         rule=rule,
-        size=options.size,
+        size=probe.settings.size,
         pictures=None if options.no_pictures else out,
         on_result=keep,
     )
     _report(results, out, options.json)
+
+
+def import_authors(options: argparse.Namespace) -> None:
+    """``cfr import-authors``."""
+    from cfr_fast.authors import find_files
+    from cfr_fast.model import CFR
+
+    _writable(options.out.parent)
+    files: dict[str, Any] = dict(find_files(options.folder))
+    model = CFR.from_authors(
+        **files,
+        threshold=options.theta,
+        score_threshold=options.score_threshold,
+        normalize_qk=options.normalize_qk,
+        device="cpu",
+    )
+    model.save(options.out)
+    wanted = model.settings
+    summary = {
+        "model": str(options.out),
+        "files": {argument: str(path) for argument, path in files.items()},
+        "mapper": wanted.mapper,
+        "replacement": wanted.replacement,
+        "theta": model.theta_,
+        "threshold": model.threshold_ if model.threshold_ != float("inf") else None,
+    }
+    names = ", ".join(path.name for path in files.values())
+    _say(
+        summary,
+        options.json,
+        f"{options.out}: {wanted.mapper} mappers, replacement {wanted.replacement}, from {names}",
+    )
 
 
 def prepare_dataset(options: argparse.Namespace) -> None:
@@ -232,12 +264,15 @@ def info(options: argparse.Namespace) -> None:
         show(found)
 
 
-def _new_model(options: argparse.Namespace, seed: int) -> CFR:
+def _new_model(options: argparse.Namespace, seed: int | None) -> CFR:
     from cfr_fast.model import CFR
 
-    settings: dict[str, Any] = {"seed": seed}
-    for name in ("rgb", "xyz", "replacement", "size", "crop", "background"):
-        settings[name] = getattr(options, name)
+    named = {
+        name: getattr(options, name) for name in ("rgb", "xyz", "replacement", "size", "crop", "background")
+    }
+    settings: dict[str, Any] = {
+        name: value for name, value in (named | {"seed": seed}).items() if value is not None
+    }
     for assignment in options.set:
         name, equals, value = assignment.partition("=")
         if not equals:
@@ -246,7 +281,7 @@ def _new_model(options: argparse.Namespace, seed: int) -> CFR:
             settings[name] = json.loads(value)
         except json.JSONDecodeError:
             settings[name] = value  # a bare word is a string
-    return CFR(device=options.device, **settings)
+    return CFR.preset(options.preset, device=options.device, **settings)
 
 
 def _categories(

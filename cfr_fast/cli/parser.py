@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     _fit(make)
     _predict(make)
     _evaluate(make)
+    _import_authors(make)
     _prepare(make)
     _synth(make)
     _bench(make)
@@ -88,7 +89,7 @@ def _fit(make: Any) -> None:
     command.add_argument("--shots", type=int, default=1, help="training samples to draw (default: 1)")
     _choice(command)
     command.add_argument("--shot-seed", type=int, default=42, help="of the draw (default: 42, the paper's)")
-    command.add_argument("--seed", type=int, default=0, help="of the model")
+    command.add_argument("--seed", type=int, help="of the model (default: the preset's, or 0)")
     _files(command)
     _model(command)
     _json(command)
@@ -129,6 +130,35 @@ def _evaluate(make: Any) -> None:
     )
     command.add_argument("--no-pictures", action="store_true", help="write tables only")
     _model(command)
+    _json(command)
+
+
+def _import_authors(make: Any) -> None:
+    command = _command(
+        make,
+        "import-authors",
+        commands.import_authors,
+        "make a model of checkpoints written by the scripts of CFR's authors, or of CFM's",
+        "cfr import-authors checkpoints/bagel -o bagel.cfr.safetensors --theta 0.4",
+    )
+    command.add_argument(
+        "folder",
+        type=Path,
+        help="with *2Dto3D*.pth and *3Dto2D*.pth, and perhaps ATTN*.pth, memory_bank*.pt, memory_bank_kv*.pt",
+    )
+    command.add_argument("-o", "--out", type=Path, required=True, help="model file to write")
+    command.add_argument(
+        "--theta", type=float, default=0.2, help="distance that is unreliable (default: 0.2, the scripts')"
+    )
+    command.add_argument(
+        "--score-threshold",
+        type=float,
+        default=float("inf"),
+        help="score above which a sample is anomalous (default: none is)",
+    )
+    command.add_argument(
+        "--normalize-qk", action="store_true", help="the retriever normalises queries and keys"
+    )
     _json(command)
 
 
@@ -200,19 +230,27 @@ def _device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
 
 
-def _background(command: argparse.ArgumentParser) -> None:
+def _background(command: argparse.ArgumentParser, default: str | None = "auto") -> None:
     known = ("auto", "plane", "distance", "none")
-    command.add_argument("--background", choices=known, default="auto", help="how it is found")
+    command.add_argument(
+        "--background", choices=known, default=default, help="how it is found (default: auto)"
+    )
 
 
 def _model(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("model")
-    group.add_argument("--rgb", default="classic", help="RGB extractor, such as timm:resnet18")
-    group.add_argument("--xyz", default="classic", help="3D extractor, such as normals:resnet18")
-    group.add_argument("--replacement", choices=("attention", "bank", "nearest", "none"), default="attention")
-    group.add_argument("--size", type=int, default=224, help="maps are computed on size×size pixels")
-    group.add_argument("--crop", action="store_true", help="cut every sample to its object first")
-    _background(command)
+    presets = ("classic", "paper-mvtec3d", "paper-eyecandies")
+    group.add_argument(
+        "--preset", choices=presets, default="classic", help="settings to start from (default: classic)"
+    )
+    group.add_argument("--rgb", help="RGB extractor, such as timm:resnet18")
+    group.add_argument("--xyz", help="3D extractor, such as normals:resnet18")
+    group.add_argument("--replacement", choices=("attention", "bank", "nearest", "none"))
+    group.add_argument("--size", type=int, help="maps are computed on size×size pixels (default: 224)")
+    group.add_argument(
+        "--crop", action="store_true", default=None, help="cut every sample to its object first"
+    )
+    _background(command, default=None)
     _device(command)
     group.add_argument(
         "--set",

@@ -10,7 +10,7 @@ from torch import Tensor
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.ops import three_nn
 
-BLOCK = 1 << 20  # distances computed at once
+BLOCK = 1 << 19  # elements of the largest matrix of expanded distances
 
 
 def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> tuple[Tensor, Tensor]:
@@ -19,13 +19,12 @@ def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> t
     Args:
         points: float32 [n, 3].
         centers: float32 [G, 3].
-        expanded: False computes exact distances (`three_nn`). True computes their squares as
-            ‖a‖² + ‖b‖² − 2a·b, rounding included, as the authors' scripts do: about 1e-7 m² half a metre from
-            the camera, which changes the weights of points near a centre and may turn one negative.
+        expanded: False takes exact distances (`three_nn`), True those of `expanded_distances`, as the
+            authors' scripts do; their coarse rounding lets one point in sixty have a tie for the third group,
+            which falls as torch's (unstable) sort lets it fall on the CPU.
 
     Returns:
-        index: int64 [n, 3]; with fewer than three groups the last of them repeats. Of equally near groups
-            `three_nn` takes the lower row, expanded distances the one that ``torch.sort`` puts first.
+        index: int64 [n, 3]; with fewer than three groups the last of them repeats.
         weight: float32 [n, 3], 1 / (d² + 1e-8) normalised to sum one; zero for repeated groups.
     """
     count = centers.shape[0]
@@ -38,33 +37,34 @@ def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> t
     for start in range(0, points.shape[0], step):
         rows = slice(start, start + step)
         part = points[rows]
-        squared = _expanded(part, centers) if expanded else (part[:, None] - centers).square().sum(dim=2)
-        near, order = squared.topk(min(4, count), dim=1, largest=False)
-        if count > 3:  # rounding makes many ties; the authors leave the choice to torch's sort
+        if expanded:
+            squared = expanded_distances(part, centers)
+        else:
+            squared = (part[:, None] - centers).square().sum(dim=2)
+        near, found = squared.topk(min(4, count), dim=1, largest=False)
+        if expanded and count > 3:
             tied = (near[:, 2] == near[:, 3]).nonzero()[:, 0]
-            order[tied] = squared[tied].sort(dim=1).indices[:, :4]
-        index[rows, :kept] = order[:, :kept]
+            found[tied] = squared[tied].cpu().sort(dim=1).indices[:, :4].to(found.device)
         inverse = 1 / (near[:, :kept] + 1e-8)
+        index[rows, :kept] = found[:, :kept]
         weight[rows, :kept] = inverse / inverse.sum(dim=1, keepdim=True)
     return index, weight
 
 
-def _expanded(points: Tensor, centers: Tensor) -> Tensor:
-    """Squared distances [n, G] as ‖a‖² + ‖b‖² − 2a·b in float32.
+def expanded_distances(points: Tensor, centers: Tensor) -> Tensor:
+    """Squared distances as −2 a·b + ‖a‖² + ‖b‖² in float32, rounding included: [n, 3], [G, 3] → [n, G].
 
-    The product is a chain of fused multiply-adds, as matrix products compute it where the processor has them;
-    written out in float64, it rounds in the same way on every machine and device.
+    Half a metre from the camera that rounding is about 1e-7 m²: it changes the weights of points near a
+    centre, and may turn one negative. It depends on how a matrix product adds up; here it is spelled out as
+    the fused multiply-adds x, y, z of the usual float32 product, so that every machine, device and number of
+    threads gives the same digits. (A product of two float32 is exact in float64.)
     """
-    wide, wide_centers = points.double(), centers.double()
-    dot = points[:, :1] * centers[:, 0]
+    product = points[:, :1] * centers[:, 0]
     for axis in (1, 2):
-        dot = torch.addcmul(dot.double(), wide[:, axis, None], wide_centers[:, axis]).float()
-    return -2 * dot + _norm(points)[:, None] + _norm(centers)
-
-
-def _norm(points: Tensor) -> Tensor:
-    x, y, z = points.square().unbind(dim=1)
-    return x + y + z
+        exact = points[:, axis : axis + 1].double() * centers[:, axis].double()
+        product = exact.add_(product).float()
+    length = [(p[:, 0] * p[:, 0] + p[:, 1] * p[:, 1]) + p[:, 2] * p[:, 2] for p in (points, centers)]
+    return product.mul_(-2).add_(length[0][:, None]).add_(length[1])
 
 
 def group_field(tokens: Tensor, index: Tensor, weight: Tensor, measured: Tensor) -> FeatureField:
