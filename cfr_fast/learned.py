@@ -53,6 +53,7 @@ class Learned:
             self.rgb_bank = self.rgb_bank.to(device)
         if self.pairs is not None:
             self.pairs = KeyValueBank(self.pairs.keys.to(device), self.pairs.values.to(device))
+        self.__dict__.pop("_memory", None)
         return self
 
     def discrepancy(

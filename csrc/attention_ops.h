@@ -1,0 +1,121 @@
+// Attention over a bank: argument checks and the kernels behind it. ops.cpp registers them.
+#pragma once
+
+#include <optional>
+#include <tuple>
+
+#include "common.h"
+
+namespace cfr {
+namespace {
+
+void check_bank(const char* op, const Tensor& query, const Tensor& keys, const Tensor& values) {
+  check_float_matrix(op, "query", query);
+  check_float_matrix(op, "keys", keys);
+  check_float_matrix(op, "values", values);
+  check_same_device(op, "keys", keys, query);
+  check_same_device(op, "values", values, query);
+  CFR_CHECK(keys.size(1) == query.size(1), op, "keys", "as many columns as query", shape_of(keys));
+  CFR_CHECK(values.size(0) == keys.size(0), op, "values", "as many rows as keys", shape_of(values));
+}
+
+void check_lists(const char* op, const Tensor& index, const Tensor& query) {
+  CFR_CHECK(index.scalar_type() == ScalarType::Long, op, "index", "int64", "another dtype");
+  check_same_device(op, "index", index, query);
+  const bool fits = index.dim() == 2 && index.size(0) == query.size(0);
+  CFR_CHECK(fits, op, "index", "a row for every query", shape_of(index));
+}
+
+// `index` as contiguous memory, every number in it a row of `keys`.
+Tensor checked_lists(const char* op, const Tensor& index, const Tensor& query, const Tensor& keys) {
+  check_lists(op, index, query);
+  const Tensor list = torch::stable::contiguous(index);
+  const int64_t rows = keys.size(0);
+  const int64_t* numbers = list.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < list.numel(); ++i)
+    CFR_CHECK(numbers[i] >= 0 && numbers[i] < rows, op, "index", "rows of keys", numbers[i]);
+  return list;
+}
+
+Tensor topk_attention(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& index,
+                      double scale) {
+  check_bank("topk_attention", query, keys, values);
+  const Tensor list = checked_lists("topk_attention", index, query, keys);
+  const Tensor out = empty_like_device(query, query.size(0), values.size(1), ScalarType::Float);
+  const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys), v = with_contiguous_rows(values);
+  const cpu::Lists attention = {rows_of(q), rows_of(b), rows_of(v), list.const_data_ptr<int64_t>(), list.size(1)};
+  cpu::topk_attention(attention, float(scale), out.mutable_data_ptr<float>());
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> topk_attention_backward(const Tensor& grad, const Tensor& query,
+                                                           const Tensor& keys, const Tensor& values,
+                                                           const Tensor& index, double scale) {
+  const char* op = "topk_attention_backward";
+  check_bank(op, query, keys, values);
+  check_float_matrix(op, "grad", grad);
+  check_same_device(op, "grad", grad, query);
+  const bool fits = grad.size(0) == query.size(0) && grad.size(1) == values.size(1);
+  CFR_CHECK(fits, op, "grad", "a row for every query, a column for every one of values", shape_of(grad));
+  const Tensor list = checked_lists(op, index, query, keys);
+  const Tensor grad_query = empty_like_device(query, query.size(0), query.size(1), ScalarType::Float);
+  const Tensor grad_keys = empty_like_device(keys, keys.size(0), keys.size(1), ScalarType::Float);
+  const Tensor grad_values = empty_like_device(values, values.size(0), values.size(1), ScalarType::Float);
+  const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys), v = with_contiguous_rows(values);
+  const Tensor g = with_contiguous_rows(grad);
+  const cpu::Lists attention = {rows_of(q), rows_of(b), rows_of(v), list.const_data_ptr<int64_t>(), list.size(1)};
+  cpu::topk_attention_backward(attention, float(scale), rows_of(g), grad_query.mutable_data_ptr<float>(),
+                               grad_keys.mutable_data_ptr<float>(), grad_values.mutable_data_ptr<float>());
+  return {grad_query, grad_keys, grad_values};
+}
+
+void check_bank_attention(const Tensor& query, const Tensor& keys, const Tensor& values) {
+  check_bank("bank_attention", query, keys, values);
+  CFR_CHECK(keys.size(0) > 0, "bank_attention", "keys", "at least one row", shape_of(keys));
+}
+
+Tensor bank_attention(const Tensor& query, const Tensor& keys, const Tensor& values, double scale) {
+  check_bank_attention(query, keys, values);
+  const Tensor out = empty_like_device(query, query.size(0), values.size(1), ScalarType::Float);
+  if (out.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    const Tensor v = with_contiguous_rows(values);
+    cpu::bank_attention(rows_of(q), rows_of(b), rows_of(v), float(scale), out.mutable_data_ptr<float>());
+  }
+  return out;
+}
+
+#ifdef CFR_FAST_CUDA
+Tensor topk_attention_cuda(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& index,
+                           double scale, int64_t stream) {
+  check_bank("topk_attention", query, keys, values);
+  check_lists("topk_attention", index, query);
+  const Tensor out = empty_like_device(query, query.size(0), values.size(1), ScalarType::Float);
+  if (out.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    const Tensor v = with_contiguous_rows(values), list = torch::stable::contiguous(index);
+    const cpu::Lists attention = {rows_of(q), rows_of(b), rows_of(v), list.const_data_ptr<int64_t>(), list.size(1)};
+    cuda::topk_attention(attention, float(scale), out.mutable_data_ptr<float>(), query.get_device_index(),
+                         reinterpret_cast<void*>(stream));
+  }
+  return out;
+}
+
+Tensor bank_attention_cuda(const Tensor& query, const Tensor& keys, const Tensor& values, double scale,
+                           int64_t stream) {
+  check_bank_attention(query, keys, values);
+  const Tensor out = empty_like_device(query, query.size(0), values.size(1), ScalarType::Float);
+  if (out.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    const Tensor v = with_contiguous_rows(values);
+    const int64_t floats = cuda::bank_attention_scratch(query.size(0), keys.size(0), values.size(1));
+    const Tensor scratch = empty_like_device(query, 1, floats, ScalarType::Float);
+    cuda::bank_attention(rows_of(q), rows_of(b), rows_of(v), float(scale), scratch.mutable_data_ptr<float>(),
+                         out.mutable_data_ptr<float>(), query.get_device_index(), reinterpret_cast<void*>(stream));
+  }
+  return out;
+}
+#endif
+
+}  // namespace
+}  // namespace cfr

@@ -1,0 +1,117 @@
+// The searches of a bank by cosine: argument checks and the kernels behind them. ops.cpp registers them.
+#pragma once
+
+#include <optional>
+#include <tuple>
+
+#include "common.h"
+
+namespace cfr {
+namespace {
+
+void check_topk_cosine(const Tensor& query, const Tensor& keys, int64_t k) {
+  const char* op = "topk_cosine";
+  check_float_matrix(op, "query", query);
+  check_float_matrix(op, "keys", keys);
+  check_same_device(op, "keys", keys, query);
+  CFR_CHECK(keys.size(1) == query.size(1), op, "keys", "as many columns as query", shape_of(keys));
+  CFR_CHECK(k >= 0 && k <= keys.size(0), op, "k", "0 to the number of keys", k);
+  CFR_CHECK(k <= kMaxTopk, op, "k", "at most 32", k);
+}
+
+std::tuple<Tensor, Tensor> topk_cosine(const Tensor& query, const Tensor& keys, int64_t k) {
+  check_topk_cosine(query, keys, k);
+  const Tensor similarity = empty_like_device(query, query.size(0), k, ScalarType::Float);
+  const Tensor index = empty_like_device(query, query.size(0), k, ScalarType::Long);
+  if (index.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    cpu::topk_cosine(rows_of(q), rows_of(b), k, similarity.mutable_data_ptr<float>(),
+                     index.mutable_data_ptr<int64_t>());
+  }
+  return {similarity, index};
+}
+
+// The mask, contiguous, where there is one.
+std::optional<Tensor> check_confidence_filter(const Tensor& query, const Tensor& bank, double threshold,
+                                              const std::optional<Tensor>& valid) {
+  const char* op = "confidence_filter";
+  check_float_matrix(op, "query", query);
+  check_float_matrix(op, "bank", bank);
+  check_same_device(op, "bank", bank, query);
+  CFR_CHECK(bank.size(1) == query.size(1), op, "bank", "as many columns as query", shape_of(bank));
+  CFR_CHECK(threshold == threshold, op, "threshold", "a cosine distance", "NaN");
+  if (!valid) return std::nullopt;
+  check_mask(op, "valid", *valid);
+  check_same_device(op, "valid", *valid, query);
+  const bool fits = valid->dim() == 1 && valid->size(0) == query.size(0);
+  CFR_CHECK(fits, op, "valid", "one element a row of query", shape_of(*valid));
+  return torch::stable::contiguous(*valid);
+}
+
+Tensor confidence_filter(const Tensor& query, const Tensor& bank, double threshold,
+                         const std::optional<Tensor>& valid) {
+  const std::optional<Tensor> mask = check_confidence_filter(query, bank, threshold, valid);
+  const int64_t rows = query.size(0);
+  const Tensor reliable = torch::stable::empty({rows}, ScalarType::Bool, std::nullopt, query.device());
+  bool* flags = reliable.mutable_data_ptr<bool>();
+  const bool* among = mask ? mask->const_data_ptr<bool>() : nullptr;
+  const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(bank);
+  cpu::confidence_filter(rows_of(q), rows_of(b), threshold, among, flags);
+
+  const auto kept = [&](int64_t row) { return !flags[row] && (!among || among[row]); };
+  int64_t count = 0;
+  for (int64_t row = 0; row < rows; ++row) count += kept(row);
+  const Tensor result = torch::stable::empty({count}, ScalarType::Long, std::nullopt, query.device());
+  int64_t* out = result.mutable_data_ptr<int64_t>();
+  for (int64_t row = 0; row < rows; ++row)
+    if (kept(row)) *out++ = row;
+  return result;
+}
+
+#ifdef CFR_FAST_CUDA
+Tensor bytes_like_device(const Tensor& like, int64_t count) {
+  return torch::stable::empty({count}, ScalarType::Byte, std::nullopt, like.device());
+}
+
+// Row numbers are 32 bits wide on the device, up to the end of the last tile.
+void check_few_rows(const char* op, const char* argument, const Tensor& tensor) {
+  CFR_CHECK(tensor.size(0) < INT32_MAX - 512, op, argument, "fewer than 2^31 - 513 rows on CUDA", shape_of(tensor));
+}
+
+std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& keys, int64_t k,
+                                            int64_t stream) {
+  check_topk_cosine(query, keys, k);
+  check_few_rows("topk_cosine", "query", query);
+  check_few_rows("topk_cosine", "keys", keys);
+  const Tensor similarity = empty_like_device(query, query.size(0), k, ScalarType::Float);
+  const Tensor index = empty_like_device(query, query.size(0), k, ScalarType::Long);
+  if (index.numel() > 0) {
+    const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
+    const int device = query.get_device_index();
+    const Tensor scratch = bytes_like_device(query, cuda::topk_cosine_scratch(rows_of(q), rows_of(b), k, device));
+    cuda::topk_cosine(rows_of(q), rows_of(b), k, scratch.mutable_data_ptr(), similarity.mutable_data_ptr<float>(),
+                      index.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
+  }
+  return {similarity, index};
+}
+
+Tensor confidence_filter_cuda(const Tensor& query, const Tensor& bank, double threshold,
+                              const std::optional<Tensor>& valid, int64_t stream) {
+  const std::optional<Tensor> mask = check_confidence_filter(query, bank, threshold, valid);
+  check_few_rows("confidence_filter", "query", query);
+  check_few_rows("confidence_filter", "bank", bank);
+  Tensor index = torch::stable::empty({query.size(0)}, ScalarType::Long, std::nullopt, query.device());
+  if (query.size(0) == 0) return index;
+  const int device = query.get_device_index();
+  const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(bank);
+  const Tensor scratch = bytes_like_device(query, cuda::confidence_filter_scratch(rows_of(q), rows_of(b), device));
+  const bool* among = mask ? mask->const_data_ptr<bool>() : nullptr;
+  const int64_t count =
+      cuda::confidence_filter(rows_of(q), rows_of(b), threshold, among, scratch.mutable_data_ptr(),
+                              index.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
+  return torch::stable::narrow(index, 0, 0, count);
+}
+#endif
+
+}  // namespace
+}  // namespace cfr
