@@ -13,9 +13,9 @@ namespace {
 constexpr int64_t kTile = 48;      // pixels: a multiple of every left panel width; their hidden layer fits the cache
 constexpr int64_t kOutputs = 384;  // columns of the second layer per product
 
-// x Φ(x), the exact form of GELU (Hendrycks & Gimpel 2016). Φ(−|x|) = t·P(t)·e^(−x²/2) with t = 1 / (1 + |x|/√8);
+// x ← x Φ(x), the exact form of GELU (Hendrycks & Gimpel 2016). Φ(−|x|) = t·P(t)·e^(−x²/2) with t = 1 / (1 + |x|/√8);
 // P is our own least-squares fit, 6e-9 from Φ.
-CFR_INLINE Floats gelu(const Floats& x) {
+CFR_INLINE void gelu(Floats& x) {
   const Floats size = x < 0.0f ? -x : x;
   const Floats t = 1.0f / (1.0f + size * 0.353553391f);
   Floats sum = t * 0.0293986942f - 0.109108878f;
@@ -27,15 +27,16 @@ CFR_INLINE Floats gelu(const Floats& x) {
   Floats density = size * size * -0.5f;
   exp_of_negative(density);
   const Floats tail = sum * t * density;
-  return x * (x < 0.0f ? tail : 1.0f - tail);
+  x = x * (x < 0.0f ? tail : 1.0f - tail);
 }
 
 // hidden[k] = gelu(row[k] + bias[k]) · (row[H + k] + bias[H + k])
 CFR_INLINE void gate_body(const float* row, const float* bias, int64_t hidden, float* out) {
   int64_t k = 0;
   for (; k + kLanes <= hidden; k += kLanes) {
-    const Floats gate = vector_at(row + k) + vector_at(bias + k);
-    vector_at(out + k) = gelu(gate) * (vector_at(row + hidden + k) + vector_at(bias + hidden + k));
+    Floats gate = vector_at(row + k) + vector_at(bias + k);
+    gelu(gate);
+    vector_at(out + k) = gate * (vector_at(row + hidden + k) + vector_at(bias + hidden + k));
   }
   if (k == hidden) return;
   float gate[kLanes] = {}, value[kLanes] = {}, result[kLanes];
@@ -43,7 +44,8 @@ CFR_INLINE void gate_body(const float* row, const float* bias, int64_t hidden, f
     gate[i] = row[k + i] + bias[k + i];
     value[i] = row[hidden + k + i] + bias[hidden + k + i];
   }
-  vector_at(result) = gelu(vector_at(gate)) * vector_at(value);
+  gelu(vector_at(gate));
+  vector_at(result) = vector_at(gate) * vector_at(value);
   std::copy(result, result + (hidden - k), out + k);
 }
 
