@@ -36,20 +36,19 @@ class AttentionRetriever(nn.Module):
 
     def forward(self, query: Interpolated, bank: KeyValueBank, index: Tensor) -> Tensor:
         """Attend over the rows `index` (int64 [U, k]) of the bank: U queries [·, Dx] → [U, Dr]."""
-        queries, keys = self._unit(query.project(self.q_proj.weight).dense()), self.project_keys(bank)
-        composed: Tensor = self.out_proj(
-            ops.topk_attention(queries, keys, self.v_proj(bank.values), index, self.scale)
-        )
+        queries, keys, values = self._project(query, bank)
+        composed: Tensor = self.out_proj(ops.topk_attention(queries, keys, values, index, self.scale))
         return composed
 
     def attend_bank(self, query: Interpolated, bank: KeyValueBank, top: int | None = None) -> Tensor:
         """Attend over the whole bank, or over the `top` rows of highest score: N queries → [N, Dr]."""
-        queries, keys = self._unit(query.project(self.q_proj.weight).dense()), self.project_keys(bank)
-        if top is not None:
-            return self.forward(query, bank, (queries @ keys.T).topk(top, dim=1).indices)
-        composed: Tensor = self.out_proj(
-            ops.bank_attention(queries, keys, self.v_proj(bank.values), self.scale)
-        )
+        queries, keys, values = self._project(query, bank)
+        if top is None:
+            attended = ops.bank_attention(queries, keys, values, self.scale)
+        else:
+            index = (queries @ keys.T).topk(top, dim=1).indices
+            attended = ops.topk_attention(queries, keys, values, index, self.scale)
+        composed: Tensor = self.out_proj(attended)
         return composed
 
     def project_keys(self, bank: KeyValueBank) -> Tensor:
@@ -62,8 +61,13 @@ class AttentionRetriever(nn.Module):
 
     def attend(self, query: Interpolated, keys: Tensor, values: Tensor, index: Tensor) -> Tensor:
         """As forward, from projected keys [M, d] and composed values [M, Dr] that serve every query."""
-        queries = self._unit(query.project(self.q_proj.weight).dense())
-        return ops.topk_attention(queries, keys, values, index, self.scale)
+        return ops.topk_attention(self._queries(query), keys, values, index, self.scale)
+
+    def _project(self, query: Interpolated, bank: KeyValueBank) -> tuple[Tensor, Tensor, Tensor]:
+        return self._queries(query), self.project_keys(bank), self.v_proj(bank.values)
+
+    def _queries(self, query: Interpolated) -> Tensor:
+        return self._unit(query.project(self.q_proj.weight).dense())
 
     def _unit(self, rows: Tensor) -> Tensor:
         return normalize(rows, dim=1) if self.normalize_qk else rows
