@@ -66,7 +66,8 @@ def learn(lesson: Lesson, settings: Settings) -> Learned:
     """Train the mappers and everything that replacement needs, then calibrate; banks hold shots alone."""
     learned = Learned(_mappers(lesson, settings))
     if settings.replacement != "none":
-        learned.pairs, learned.rgb_bank = _banks(lesson, settings)
+        pairs, learned.rgb_bank = memory_banks(lesson, settings)
+        learned.pairs = draw_rows(pairs, settings.bank_rows, settings.seed)
         if settings.replacement in ("attention", "bank"):
             learned.retriever = _retriever(lesson, settings, learned.pairs)
     with torch.no_grad():
@@ -95,17 +96,14 @@ def _mappers(lesson: Lesson, wanted: Settings) -> CyclicMappers:
     return lesson.once(("mappers", *options.values()), train)
 
 
-def _bank_key(wanted: Settings) -> tuple[Hashable, ...]:
-    return (wanted.coreset, wanted.bank_rows, wanted.seed)
+def memory_banks(lesson: Lesson, wanted: Settings) -> tuple[KeyValueBank, Tensor]:
+    """The coresets of the shots, as `build_banks` gives them: pairs chosen by 3D features, and RGB alone."""
 
-
-def _banks(lesson: Lesson, wanted: Settings) -> tuple[KeyValueBank, Tensor]:
     def build() -> tuple[KeyValueBank, Tensor]:
         rgb, xyz = [found.rgb for found in lesson.bank], [found.xyz for found in lesson.bank]
-        pairs, alone = build_banks(rgb, xyz, wanted.coreset, wanted.seed)
-        return draw_rows(pairs, wanted.bank_rows, wanted.seed), alone
+        return build_banks(rgb, xyz, wanted.coreset, wanted.seed)
 
-    return lesson.once(("banks", *_bank_key(wanted)), build)
+    return lesson.once(("banks", wanted.coreset, wanted.seed), build)
 
 
 def _retriever(lesson: Lesson, wanted: Settings, pairs: KeyValueBank) -> AttentionRetriever:
@@ -123,7 +121,7 @@ def _retriever(lesson: Lesson, wanted: Settings, pairs: KeyValueBank) -> Attenti
         with torch.enable_grad():
             return train_retriever(_rows(lesson), pairs, **options)  # type: ignore[arg-type]
 
-    return lesson.once(("retriever", *_bank_key(wanted), *options.values()), train)
+    return lesson.once(("retriever", wanted.coreset, wanted.bank_rows, *options.values()), train)
 
 
 def _calibrate(learned: Learned, lesson: Lesson, wanted: Settings) -> None:

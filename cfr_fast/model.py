@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cfr_fast import artifact, authors
 from cfr_fast.calibrate import CALIBRATE, LEARN, normal_views
-from cfr_fast.data import Frame, Sample, frame_of, prepare
+from cfr_fast.data import Sample, frame_of, prepare
 from cfr_fast.errors import InputError, NotFittedError
-from cfr_fast.extractors import Extractor, FeatureField, create_extractor
+from cfr_fast.extractors import Extractor, create_extractor
 from cfr_fast.extractors.tokens import token_fields
 from cfr_fast.inputs import SampleLike, device_of, normal_samples, samples_of
 from cfr_fast.judge import Features, judged
@@ -128,14 +128,14 @@ class CFR:
         """
         with display(self.progress), torch.no_grad():
             taken = normal_samples(list(samples_of(samples)))
-            shots, bank = [], []
+            shots = []
             for shot in track(taken, "Extracting features"):
-                found = self._seen(shot)
-                shots.append(Features.of(*found).pixels)
+                shots.append(self._features(shot).pixels)
                 if shots[-1].rgb.pixels == 0:
                     raise InputError(f"sample {shot.name!r}", "pixels with features of both kinds", "none")
-                with_background = self.settings.bank_background
-                bank.append(Features.of(*found, background=True).pixels if with_background else shots[-1])
+            bank = shots
+            if self.settings.bank_background:
+                bank = [self._features(shot, background=True).pixels for shot in taken]
             views = self._views(taken, self.settings.shot_views, LEARN, "Extracting views")
             kept = tuple(view for view in views if view.rgb.pixels)
             further = tuple(self._views(taken, self.settings.calibration_views, CALIBRATE, "Calibrating"))
@@ -172,7 +172,7 @@ class CFR:
     def features(self, sample: Sample) -> Features:
         """What the frozen extractors see of a sample: all that judging it takes."""
         with torch.no_grad():
-            return Features.of(*self._seen(sample))
+            return self._features(sample)
 
     def predict_features(self, name: str, features: Features) -> Result:
         """Judge the sample called `name` from its `features`.
@@ -292,26 +292,26 @@ class CFR:
             )
         return self._extractors
 
-    def _seen(self, sample: Sample) -> tuple[Frame, Frame, FeatureField, FeatureField]:
-        """Prepare, frame and extract: the frame, that of the whole sample, and both kinds of features."""
+    def _features(self, sample: Sample, background: bool = False) -> Features:
+        """Prepare, frame and extract; with `background` every pixel counts as valid."""
         wanted = self.settings
         cleaned = prepare(sample, wanted.background, wanted.seed)
         whole = frame_of(cleaned)
         frame = frame_of(cleaned, crop=True) if wanted.crop else whole
         rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
-        return frame, whole, rgb, xyz
+        return Features.of(frame, whole, rgb, xyz, background)
 
     def _views(
         self, shots: Sequence[Sample], views: int, purpose: int, title: str
     ) -> Iterator[PixelFeatures]:
         made = normal_views(shots, views, self.settings.seed, purpose)
         for view in track(made, title, views * len(shots)):
-            yield self.features(view).pixels
+            yield self._features(view).pixels
 
     def _map(self, features: Features, learned: Learned) -> tuple[Tensor, Tensor]:
         return learned.discrepancy(features.rgb, features.xyz, features.valid, self.settings)
 
     def _judge(self, sample: Sample, learned: Learned) -> Result:
         with torch.no_grad():
-            features = self.features(sample)
+            features = self._features(sample)
             return judged(sample.name, features, *self._map(features, learned), learned)
