@@ -169,6 +169,11 @@ class CFR:
         for sample in samples_of(samples):
             yield self._judge(sample, learned)
 
+    def with_extractors_of(self, other: CFR) -> CFR:
+        """Use the frozen networks of `other`, whose settings name the same; returns the model itself."""
+        self._extractors = other.extractors
+        return self
+
     def features(self, sample: Sample) -> Features:
         """What the frozen extractors see of a sample: all that judging it takes."""
         with torch.no_grad():
