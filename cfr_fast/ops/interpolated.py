@@ -49,7 +49,10 @@ class Interpolated(NamedTuple):
 
     @staticmethod
     def joined(parts: Sequence[Interpolated]) -> Interpolated:
-        """All rows of at least one part one after the other, over all tokens."""
+        """All rows of at least one part one after the other, over all tokens.
+
+        Every entry of a part must belong to one of its rows.
+        """
         if len(parts) == 1:
             return parts[0]
         tokens = entries = 0
