@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -65,10 +67,11 @@ class Learned:
             rgb: observed features of the V valid pixels, in raster order.
             xyz: of the same pixels.
             valid: bool [h, w] with V True pixels.
+                Several samples go at once as rows that follow each other, over joint tokens, and [B, h, w].
             settings: of the model.
 
         Returns:
-            s, float [h, w], and the replaced rows, int64 [U].
+            s, float of the shape of `valid`, and the replaced rows, int64 [U], ascending.
         """
         predicted_rgb = self.mappers.xyz_to_rgb.map(xyz)
         if self.rgb_bank is None:
@@ -76,25 +79,55 @@ class Learned:
             replacement = predicted_rgb[unreliable]
         else:
             unreliable = ops.confidence_filter(predicted_rgb, self.rgb_bank, self.theta)
-            replacement = self._replacement(rgb.select(unreliable), xyz.select(unreliable), settings)
+            replacement = self._replacement(rgb, xyz, unreliable, settings)
         predicted_xyz = self.mappers.rgb_to_xyz.map(rgb)
         found = ops.replace_and_score(predicted_rgb, rgb, predicted_xyz, xyz, replacement, unreliable, valid)
         return found, unreliable
+
+    def discrepancy_many(
+        self,
+        rgb: Sequence[Interpolated],
+        xyz: Sequence[Interpolated],
+        valid: Sequence[Tensor],
+        settings: Settings,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """As `discrepancy` of one sample after the other, in one step for all; at least one sample."""
+        joined = Interpolated.joined(rgb), Interpolated.joined(xyz)
+        maps, replaced = self.discrepancy(*joined, torch.stack(list(valid)), settings)
+        return separated(maps, replaced, [part.pixels for part in rgb])
+
+    def attended(
+        self, xyz: Interpolated, rows: Tensor, candidates: int, count: Tensor | None = None
+    ) -> Tensor:
+        """What attention over the `candidates` nearest pairs composes for the listed rows of 3D features.
+
+        Args:
+            xyz: 3D features.
+            rows: int64 [U], which of them.
+            candidates: number of pairs.
+            count: int64 [1], how many of `rows` are real; None: all.
+
+        Returns:
+            float [U, Dr], zeros from row `count` on.
+        """
+        assert self.retriever is not None
+        assert self.pairs is not None
+        index = find_candidates(xyz, self.pairs, candidates, rows, count)
+        return self.retriever.attend(xyz, *self._memory, index, rows, count)
 
     def distances(self, xyz: Interpolated) -> Tensor:
         """Cosine distance of the predictions from V pixels' 3D features to the RGB bank, float [V]."""
         assert self.rgb_bank is not None
         return 1 - ops.topk_cosine(self.mappers.xyz_to_rgb.map(xyz), self.rgb_bank, 1)[0][:, 0]
 
-    def _replacement(self, rgb: Interpolated, xyz: Interpolated, settings: Settings) -> Tensor:
+    def _replacement(self, rgb: Interpolated, xyz: Interpolated, rows: Tensor, settings: Settings) -> Tensor:
         assert self.rgb_bank is not None
         if self.retriever is None:
-            return self.rgb_bank[ops.topk_interpolated(rgb, self.rgb_bank, 1)[:, 0]]
+            return self.rgb_bank[ops.topk_interpolated(rgb, self.rgb_bank, 1, rows)[:, 0]]
         assert self.pairs is not None
         if settings.replacement == "bank":
-            return self.retriever.attend_bank(xyz, self.pairs)
-        index = find_candidates(xyz, self.pairs, settings.candidates)
-        return self.retriever.attend(xyz, *self._memory, index)
+            return self.retriever.attend_bank(xyz.select(rows), self.pairs)
+        return self.attended(xyz, rows, settings.candidates)
 
     @cached_property
     def _memory(self) -> tuple[Tensor, Tensor]:
@@ -102,3 +135,22 @@ class Learned:
         assert self.retriever is not None
         assert self.pairs is not None
         return self.retriever.project_keys(self.pairs), self.retriever.composed_values(self.pairs)
+
+
+def separated(maps: Tensor, replaced: Tensor, pixels: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """What belongs to each image of a batch.
+
+    Args:
+        maps: [B, h, w].
+        replaced: int64 [U], ascending rows of all images.
+        pixels: rows of each image.
+
+    Returns:
+        Per image its map [h, w], and its replaced rows counted from its own first.
+    """
+    if len(pixels) == 1:
+        return [(maps[0], replaced)]
+    starts = [0, *accumulate(pixels)][:-1]
+    bounds = torch.searchsorted(replaced, torch.tensor(starts[1:], device=replaced.device)).tolist()
+    parts = replaced.tensor_split(bounds)
+    return [(found, part - start) for found, part, start in zip(maps, parts, starts, strict=True)]

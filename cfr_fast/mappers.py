@@ -47,10 +47,13 @@ class GeGLUMapper(nn.Module):
         mapped: Tensor = self.w3(gelu(gate) * value)
         return mapped
 
-    def map(self, features: Interpolated) -> Tensor:
-        """Map P pixels to [P, outputs] in one pass, the first layer taken on their tokens; no gradient."""
+    def map(self, features: Interpolated, count: Tensor | None = None) -> Tensor:
+        """Map P pixels to [P, outputs] in one pass, the first layer taken on their tokens; no gradient.
+
+        `count` (int64 [1]) says how many pixels are real, None that all are; zeros come for the others.
+        """
         projected = features.project(self.first)
-        return ops.geglu_map(projected, self.w12.bias, self.w3.weight, self.w3.bias)
+        return ops.geglu_map(projected, self.w12.bias, self.w3.weight, self.w3.bias, count)
 
 
 MAPPERS: dict[str, type[GeGLUMapper] | type[MLPMapper]] = {"geglu": GeGLUMapper, "mlp": MLPMapper}

@@ -83,27 +83,11 @@ def build_banks(
     Returns:
         The pair bank, and the RGB bank, float [M, Dr].
     """
-    colors, shapes = _joined(rgb), _joined(xyz)
+    colors, shapes = Interpolated.joined(rgb), Interpolated.joined(xyz)
     pairs = greedy_coreset(shapes, ratio, seed)
     alone = greedy_coreset(colors, ratio, seed + 1)
     bank = KeyValueBank(shapes.select(pairs).dense(), colors.select(pairs).dense())
     return bank, colors.select(alone).dense()
-
-
-def _joined(parts: Sequence[Interpolated]) -> Interpolated:
-    """All rows one after the other, over all tokens."""
-    tokens = entries = 0
-    offsets, sources = [parts[0].offset[:1]], []
-    for part in parts:
-        offsets.append(part.offset[1:] + entries)
-        sources.append(part.source + tokens)
-        tokens, entries = tokens + part.tokens.shape[0], entries + part.source.shape[0]
-    return Interpolated(
-        torch.cat([part.tokens for part in parts]),
-        torch.cat(offsets),
-        torch.cat(sources),
-        torch.cat([part.weight for part in parts]),
-    )
 
 
 def draw_rows(bank: KeyValueBank, most: int, seed: int) -> KeyValueBank:

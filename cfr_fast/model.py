@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cfr_fast.data import Sample, frame_of, prepare
 from cfr_fast.errors import InputError, NotFittedError
 from cfr_fast.extractors import Extractor, create_extractor
 from cfr_fast.extractors.tokens import token_fields
+from cfr_fast.inference_graph import InferenceGraph
 from cfr_fast.inputs import SampleLike, device_of, normal_samples, samples_of
 from cfr_fast.judge import Features, judged
 from cfr_fast.learned import Learned
@@ -48,6 +50,7 @@ class CFR:
         self.progress = progress
         self._learned: Learned | None = None
         self._extractors: tuple[Extractor, Extractor] | None = None
+        self._graph: InferenceGraph | None = None
 
     @classmethod
     def preset(
@@ -161,13 +164,25 @@ class CFR:
         found = list(samples_of(sample))
         if len(found) != 1:
             raise InputError("sample", "exactly one sample (predict_many takes more)", str(len(found)))
-        return self._judge(found[0], learned)
+        return self._judge(found, learned)[0]
 
-    def predict_many(self, samples: Iterable[SampleLike]) -> Iterator[Result]:
-        """Judge samples one by one as they are asked for; memory stays that of one sample."""
+    def predict_many(self, samples: Iterable[SampleLike], batch_size: int = 1) -> Iterator[Result]:
+        """Judge samples as they are asked for, in their order.
+
+        Args:
+            samples: Samples, sources, (rgb, xyz) arrays or paths; may be endless.
+            batch_size: samples that go through the model together, which keeps a GPU busy; memory stays that
+                of so many samples. Maps are those of one sample at a time to within float32 rounding. A
+                sample that cannot be read or used takes its whole batch along.
+
+        Raises:
+            InputError: a batch size below 1, or, where it is met, a sample that cannot be read or used.
+            NotFittedError: fit or load first.
+        """
         learned = self.learned
-        for sample in samples_of(samples):
-            yield self._judge(sample, learned)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError("batch_size", "a whole number ≥ 1", repr(batch_size))
+        return self._judge_in_turn(samples_of(samples), batch_size, learned)
 
     def with_extractors_of(self, other: CFR) -> CFR:
         """Use the frozen networks of `other`, whose settings name the same; returns the model itself."""
@@ -187,7 +202,7 @@ class CFR:
         """
         learned = self.learned
         with torch.no_grad():
-            return judged(name, features, *self._map(features, learned), learned)
+            return judged(name, features, *self._maps([features], learned)[0], learned)
 
     def predict_tokens(
         self,
@@ -230,7 +245,7 @@ class CFR:
             points = xyz.cpu().numpy()
             frame = frame_of(Sample(np.zeros(points.shape, np.uint8), points, name=name))
             features = Features.of(frame, frame, *fields)
-            return judged(name, features, *self._map(features, learned), learned)
+            return judged(name, features, *self._maps([features], learned)[0], learned)
 
     def decision_function(self, samples: Iterable[SampleLike]) -> NDArray[np.float64]:
         """Image scores, higher is more anomalous; float64 [N]."""
@@ -306,6 +321,9 @@ class CFR:
         rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
         return Features.of(frame, whole, rgb, xyz, background)
 
+    def _features_many(self, samples: Sequence[Sample]) -> list[Features]:
+        return [self._features(sample) for sample in samples]
+
     def _views(
         self, shots: Sequence[Sample], views: int, purpose: int, title: str
     ) -> Iterator[PixelFeatures]:
@@ -313,10 +331,27 @@ class CFR:
         for view in track(made, title, views * len(shots)):
             yield self._features(view).pixels
 
-    def _map(self, features: Features, learned: Learned) -> tuple[Tensor, Tensor]:
-        return learned.discrepancy(features.rgb, features.xyz, features.valid, self.settings)
+    def _maps(self, features: Sequence[Features], learned: Learned) -> list[tuple[Tensor, Tensor]]:
+        """Per sample the discrepancy map and the replaced rows, all in one step."""
+        rgb, xyz, valid = ([getattr(each, name) for each in features] for name in ("rgb", "xyz", "valid"))
+        if not InferenceGraph.serves(learned, self.settings):
+            return learned.discrepancy_many(rgb, xyz, valid, self.settings)
+        if self._graph is None or self._graph.learned is not learned:
+            self._graph = InferenceGraph(learned, self.settings.candidates)
+        return self._graph.run(rgb, xyz, valid)
 
-    def _judge(self, sample: Sample, learned: Learned) -> Result:
+    def _judge(self, samples: Sequence[Sample], learned: Learned) -> list[Result]:
+        """At least one sample."""
         with torch.no_grad():
-            features = self._features(sample)
-            return judged(sample.name, features, *self._map(features, learned), learned)
+            features = self._features_many(samples)
+            maps = self._maps(features, learned)
+            return [
+                judged(sample.name, seen, *found, learned)
+                for sample, seen, found in zip(samples, features, maps, strict=True)
+            ]
+
+    def _judge_in_turn(
+        self, samples: Iterator[Sample], batch_size: int, learned: Learned
+    ) -> Iterator[Result]:
+        while batch := list(islice(samples, batch_size)):
+            yield from self._judge(batch, learned)

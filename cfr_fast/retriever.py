@@ -59,15 +59,32 @@ class AttentionRetriever(nn.Module):
         """Wo Wv value of every row: what `forward` averages, since the output projection is linear."""
         return bank.values @ (self.out_proj.weight @ self.v_proj.weight).T
 
-    def attend(self, query: Interpolated, keys: Tensor, values: Tensor, index: Tensor) -> Tensor:
-        """As forward, from projected keys [M, d] and composed values [M, Dr] that serve every query."""
-        return ops.topk_attention(self._queries(query), keys, values, index, self.scale)
+    def attend(
+        self,
+        query: Interpolated,
+        keys: Tensor,
+        values: Tensor,
+        index: Tensor,
+        rows: Tensor | None = None,
+        count: Tensor | None = None,
+    ) -> Tensor:
+        """As forward, from projected keys [M, d] and composed values [M, Dr] that serve every query.
+
+        Args:
+            query, keys, values, index: `index` has a row for every query that is asked for.
+            rows: int64 [U], the queries that are; None: all.
+            count: int64 [1], how many of them are real; None: all. Zeros come for the others.
+        """
+        queries = self._queries(query, rows, count)
+        return ops.topk_attention(queries, keys, values, index, self.scale, count)
 
     def _project(self, query: Interpolated, bank: KeyValueBank) -> tuple[Tensor, Tensor, Tensor]:
         return self._queries(query), self.project_keys(bank), self.v_proj(bank.values)
 
-    def _queries(self, query: Interpolated) -> Tensor:
-        return self._unit(query.project(self.q_proj.weight).dense())
+    def _queries(
+        self, query: Interpolated, rows: Tensor | None = None, count: Tensor | None = None
+    ) -> Tensor:
+        return self._unit(query.project(self.q_proj.weight).dense(rows, count))
 
     def _unit(self, rows: Tensor) -> Tensor:
         return normalize(rows, dim=1) if self.normalize_qk else rows
@@ -127,6 +144,23 @@ def train_retriever(
     return retriever.eval().requires_grad_(False)
 
 
-def find_candidates(query: Interpolated, bank: KeyValueBank, count: int) -> Tensor:
-    """The bank rows of highest cosine between raw 3D query (N rows) and raw keys, int64 [N, count]."""
-    return ops.topk_interpolated(query, bank.keys, min(count, bank.keys.shape[0]))
+def find_candidates(
+    query: Interpolated,
+    bank: KeyValueBank,
+    candidates: int,
+    rows: Tensor | None = None,
+    count: Tensor | None = None,
+) -> Tensor:
+    """The bank rows of highest cosine between raw 3D query and raw keys.
+
+    Args:
+        query: N rows.
+        bank: of M pairs.
+        candidates: most rows to find.
+        rows: int64 [U], the queries that are asked for; None: all.
+        count: int64 [1], how many of them are real; None: all. Zeros come for the others.
+
+    Returns:
+        int64 [N or U, min(candidates, M)].
+    """
+    return ops.topk_interpolated(query, bank.keys, min(candidates, bank.keys.shape[0]), rows, count)

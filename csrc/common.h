@@ -86,8 +86,8 @@ struct InterpolationTensors {
     for (int64_t pixel = 0; pixel < offset.size(0); before = starts[pixel++])
       CFR_CHECK(starts[pixel] >= before && (pixel || starts[0] == 0), op, "offset", "ascending numbers from 0",
                 starts[pixel]);
-    CFR_CHECK(before == source.numel(), op, "offset", "the number of entries as its last", before);
-    for (int64_t entry = 0; entry < source.numel(); ++entry)
+    CFR_CHECK(before <= source.numel(), op, "offset", "at most the number of entries as its last", before);
+    for (int64_t entry = 0; entry < before; ++entry)
       CFR_CHECK(rows[entry] >= 0 && rows[entry] < tokens.size(0), op, "source", "rows of tokens", rows[entry]);
   }
 

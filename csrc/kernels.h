@@ -21,6 +21,14 @@ struct Interpolation {
   int64_t pixels;
 };
 
+// Rows that are asked for: the first *count (null: all) of `size`, the i-th being rows[i] (null: i). What belongs to
+// those behind is zero. On a device the host does not know what `rows` and `count` hold.
+struct Listed {
+  const int64_t* rows;
+  const int64_t* count;
+  int64_t size;
+};
+
 // Predicted features and the tokens that the observed ones are interpolated from.
 struct Modality {
   Rows predicted, observed_tokens;
@@ -38,11 +46,19 @@ void topk_cosine(const Rows& query, const Rows& keys, int64_t k, float* similari
 // Rows where `valid` (null: all are) is false are left alone.
 void confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, bool* reliable);
 
-// map [height, width]: the product of both modalities' discrepancies at the valid pixels, zero elsewhere, then a
-// 5×5 mean. Row r of the matrices belongs to the r-th valid pixel; `replaced` names the rows of rgb_predicted whose
-// place the rows of `replacement` take, the last one where they repeat.
+// Of every image its mask of valid pixels, [images, height, width].
+struct Masks {
+  const bool* valid;
+  int64_t images, height, width;
+  int64_t pixels() const { return images * height * width; }
+};
+
+// map [images, height, width]: the product of both modalities' discrepancies at the valid pixels, zero elsewhere,
+// then a 5×5 mean of each image. Row r of the matrices belongs to the r-th valid pixel; rows behind the last are left
+// alone. `replaced` names the rows of rgb_predicted whose place the rows of `replacement` take, the last one where
+// they repeat.
 void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
-                       const bool* valid, int64_t height, int64_t width, float* map);
+                       const Masks& masks, float* map);
 
 // index [count]; `initial` [points.rows] or null. count <= points.rows.
 void farthest_point_sample(const Rows& points, const float* initial, int64_t count, int64_t* index);
@@ -90,10 +106,13 @@ int64_t topk_cosine_scratch(const Rows& query, const Rows& keys, int64_t k, int 
 void topk_cosine(const Rows& query, const Rows& keys, int64_t k, void* scratch, float* similarity, int64_t* index,
                  int device, void* stream);
 
-// Writes the rows without a near one to index [query.rows], ascending, and returns their number: waits for the stream.
+// Writes the rows without a near one to index [query.rows], ascending, zeros behind them, and their number to `count`.
 int64_t confidence_filter_scratch(const Rows& query, const Rows& bank, int device);
-int64_t confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, void* scratch,
-                          int64_t* index, int device, void* stream);
+void confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, void* scratch,
+                       int64_t* index, int64_t* count, int device, void* stream);
+
+// A number that lies on the device: waits for the stream.
+int64_t read_number(const int64_t* number, int device, void* stream);
 
 // `anchor` is scratch for points.rows floats; 1 <= count <= points.rows < 2^32.
 void farthest_point_sample(const Rows& points, const float* initial, int64_t count, float* anchor, int64_t* index,
@@ -105,24 +124,32 @@ void three_nn(const Rows& points, const Rows& centers, int64_t* index, float* we
 // 1 <= k <= kMaxNeighbours, centers.rows >= 1.
 void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index, int device, void* stream);
 
-void interpolate_tokens(const Rows& tokens, const Interpolation& entries, float* out, int device, void* stream);
+// out [list.size, tokens.cols].
+void interpolate_tokens(const Rows& tokens, const Interpolation& entries, const Listed& list, float* out, int device,
+                        void* stream);
 
-void geglu_map(const Rows& projected, const Interpolation& entries, const float* bias, const Rows& weight,
-               const float* out_bias, float* out, int device, void* stream);
+// Of the first *count pixels (null: all); the rows behind are zero.
+void geglu_map(const Rows& projected, const Interpolation& entries, const int64_t* count, const float* bias,
+               const Rows& weight, const float* out_bias, float* out, int device, void* stream);
 
-// Scratch: `key_scale` [keys.rows], `product` [tokens.rows, topk_interpolated_width()] and `best` [pixels, k].
+// index [list.size, k]. Scratch: `key_scale` [keys.rows], `product` [tokens.rows, topk_interpolated_width()] and
+// `best` [list.size, k].
 int64_t topk_interpolated_width(int64_t tokens, int64_t keys);
-void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Rows& keys, int64_t k, float* key_scale,
-                       float* product, float* best, int64_t* index, int device, void* stream);
+void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Listed& list, const Rows& keys,
+                       int64_t k, float* key_scale, float* product, float* best, int64_t* index, int device,
+                       void* stream);
 
-// `scratch` holds replace_and_score_scratch() numbers, `product` [height, width]. Values are not checked: numbers in
-// `replaced` that are no rows are passed over, and pixels without a row come out as NaN.
+// `scratch` holds replace_and_score_scratch() numbers, `product` is of the map's size; the first *count replacements
+// (null: all) are real. Values are not checked: numbers in `replaced` that are no rows are passed over, and pixels
+// without a row come out as NaN.
 int64_t replace_and_score_scratch(int64_t rows, int64_t pixels);
 void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
-                       const bool* valid, int64_t height, int64_t width, int64_t* scratch, float* product,
-                       float* map, int device, void* stream);
+                       const int64_t* count, const cpu::Masks& masks, int64_t* scratch, float* product, float* map,
+                       int device, void* stream);
 
-void topk_attention(const cpu::Lists& attention, float scale, float* out, int device, void* stream);
+// Of the first *count queries (null: all); the rows behind are zero.
+void topk_attention(const cpu::Lists& attention, float scale, const int64_t* count, float* out, int device,
+                    void* stream);
 
 // `scratch` holds as many floats as bank_attention_scratch says for the numbers of queries, keys and value columns.
 int64_t bank_attention_scratch(int64_t queries, int64_t keys, int64_t cols);

@@ -22,44 +22,55 @@ CFR_LIBRARY(CFR_NAMESPACE, m) {
   m.def("topk_cosine(Tensor query, Tensor keys, int k) -> (Tensor, Tensor)");
   m.def("confidence_filter(Tensor query, Tensor bank, float threshold, Tensor? valid=None) -> Tensor");
   m.def(
+      "confidence_filter_padded(Tensor query, Tensor bank, float threshold, Tensor? valid=None) -> (Tensor, Tensor)");
+  m.def(
       "replace_and_score(Tensor rgb_predicted, Tensor rgb_tokens, Tensor rgb_offset, Tensor rgb_source, Tensor "
       "rgb_weight, Tensor xyz_predicted, Tensor xyz_tokens, Tensor xyz_offset, Tensor xyz_source, Tensor xyz_weight, "
-      "Tensor replacement, Tensor replaced, Tensor valid) -> Tensor");
-  m.def("interpolate_tokens(Tensor tokens, Tensor offset, Tensor source, Tensor weight) -> Tensor");
+      "Tensor replacement, Tensor replaced, Tensor valid, Tensor? count=None) -> Tensor");
+  m.def(
+      "interpolate_tokens(Tensor tokens, Tensor offset, Tensor source, Tensor weight, Tensor? rows=None, Tensor? "
+      "count=None) -> Tensor");
   m.def(
       "geglu_map(Tensor projected, Tensor offset, Tensor source, Tensor weight, Tensor bias, Tensor out_weight, "
-      "Tensor out_bias) -> Tensor");
+      "Tensor out_bias, Tensor? count=None) -> Tensor");
   m.def(
-      "topk_interpolated(Tensor tokens, Tensor offset, Tensor source, Tensor weight, Tensor keys, int k) -> Tensor");
+      "topk_interpolated(Tensor tokens, Tensor offset, Tensor source, Tensor weight, Tensor keys, int k, Tensor? "
+      "rows=None, Tensor? count=None) -> Tensor");
   m.def("farthest_point_sample(Tensor points, int count, Tensor? initial_distance=None) -> Tensor");
   m.def("three_nn(Tensor points, Tensor centers) -> (Tensor, Tensor)");
   m.def("knn(Tensor points, Tensor centers, int k) -> Tensor");
-  m.def("topk_attention(Tensor query, Tensor keys, Tensor values, Tensor index, float scale) -> Tensor");
   m.def(
-      "topk_attention_backward(Tensor grad, Tensor query, Tensor keys, Tensor values, Tensor index, float scale) "
-      "-> (Tensor, Tensor, Tensor)");
+      "topk_attention(Tensor query, Tensor keys, Tensor values, Tensor index, float scale, Tensor? count=None) "
+      "-> Tensor");
+  m.def(
+      "topk_attention_backward(Tensor grad, Tensor query, Tensor keys, Tensor values, Tensor index, float scale, "
+      "Tensor? count=None) -> (Tensor, Tensor, Tensor)");
   m.def("bank_attention(Tensor query, Tensor keys, Tensor values, float scale) -> Tensor");
 #ifdef CFR_FAST_CUDA
   m.def("topk_cosine_cuda(Tensor query, Tensor keys, int k, int stream) -> (Tensor, Tensor)");
   m.def("confidence_filter_cuda(Tensor query, Tensor bank, float threshold, Tensor? valid, int stream) -> Tensor");
+  m.def(
+      "confidence_filter_padded_cuda(Tensor query, Tensor bank, float threshold, Tensor? valid, int stream) "
+      "-> (Tensor, Tensor)");
   m.def("farthest_point_sample_cuda(Tensor points, int count, Tensor? initial_distance, int stream) -> Tensor");
   m.def("three_nn_cuda(Tensor points, Tensor centers, int stream) -> (Tensor, Tensor)");
   m.def("knn_cuda(Tensor points, Tensor centers, int k, int stream) -> Tensor");
   m.def(
-      "interpolate_tokens_cuda(Tensor tokens, Tensor offset, Tensor source, Tensor weight, int stream) -> Tensor");
+      "interpolate_tokens_cuda(Tensor tokens, Tensor offset, Tensor source, Tensor weight, Tensor? rows, Tensor? "
+      "count, int stream) -> Tensor");
   m.def(
       "geglu_map_cuda(Tensor projected, Tensor offset, Tensor source, Tensor weight, Tensor bias, Tensor out_weight, "
-      "Tensor out_bias, int stream) -> Tensor");
+      "Tensor out_bias, Tensor? count, int stream) -> Tensor");
   m.def(
-      "topk_interpolated_cuda(Tensor tokens, Tensor offset, Tensor source, Tensor weight, Tensor keys, int k, int "
-      "stream) -> Tensor");
+      "topk_interpolated_cuda(Tensor tokens, Tensor offset, Tensor source, Tensor weight, Tensor keys, int k, Tensor? "
+      "rows, Tensor? count, int stream) -> Tensor");
   m.def(
       "replace_and_score_cuda(Tensor rgb_predicted, Tensor rgb_tokens, Tensor rgb_offset, Tensor rgb_source, Tensor "
       "rgb_weight, Tensor xyz_predicted, Tensor xyz_tokens, Tensor xyz_offset, Tensor xyz_source, Tensor xyz_weight, "
-      "Tensor replacement, Tensor replaced, Tensor valid, int stream) -> Tensor");
+      "Tensor replacement, Tensor replaced, Tensor valid, Tensor? count, int stream) -> Tensor");
   m.def(
-      "topk_attention_cuda(Tensor query, Tensor keys, Tensor values, Tensor index, float scale, int stream) "
-      "-> Tensor");
+      "topk_attention_cuda(Tensor query, Tensor keys, Tensor values, Tensor index, float scale, Tensor? count, int "
+      "stream) -> Tensor");
   m.def("bank_attention_cuda(Tensor query, Tensor keys, Tensor values, float scale, int stream) -> Tensor");
 #endif
 }
@@ -67,6 +78,7 @@ CFR_LIBRARY(CFR_NAMESPACE, m) {
 CFR_LIBRARY_IMPL(CFR_NAMESPACE, CPU, m) {
   m.impl("topk_cosine", TORCH_BOX(&cfr::topk_cosine));
   m.impl("confidence_filter", TORCH_BOX(&cfr::confidence_filter));
+  m.impl("confidence_filter_padded", TORCH_BOX(&cfr::confidence_filter_padded));
   m.impl("replace_and_score", TORCH_BOX(&cfr::replace_and_score));
   m.impl("interpolate_tokens", TORCH_BOX(&cfr::interpolate_tokens));
   m.impl("geglu_map", TORCH_BOX(&cfr::geglu_map));
@@ -83,6 +95,7 @@ CFR_LIBRARY_IMPL(CFR_NAMESPACE, CPU, m) {
 CFR_LIBRARY_IMPL(CFR_NAMESPACE, CFR_CUDA_KEY, m) {
   m.impl("topk_cosine_cuda", TORCH_BOX(&cfr::topk_cosine_cuda));
   m.impl("confidence_filter_cuda", TORCH_BOX(&cfr::confidence_filter_cuda));
+  m.impl("confidence_filter_padded_cuda", TORCH_BOX(&cfr::confidence_filter_padded_cuda));
   m.impl("farthest_point_sample_cuda", TORCH_BOX(&cfr::farthest_point_sample_cuda));
   m.impl("three_nn_cuda", TORCH_BOX(&cfr::three_nn_cuda));
   m.impl("knn_cuda", TORCH_BOX(&cfr::knn_cuda));

@@ -1,6 +1,7 @@
 // The searches of a bank by cosine: argument checks and the kernels behind them. ops.cpp registers them.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 
@@ -48,8 +49,13 @@ std::optional<Tensor> check_confidence_filter(const Tensor& query, const Tensor&
   return torch::stable::contiguous(*valid);
 }
 
-Tensor confidence_filter(const Tensor& query, const Tensor& bank, double threshold,
-                         const std::optional<Tensor>& valid) {
+Tensor numbers_like_device(const Tensor& like, int64_t count) {
+  return torch::stable::empty({count}, ScalarType::Long, std::nullopt, like.device());
+}
+
+// The rows without a near one, ascending, zeros behind them, and their number.
+std::tuple<Tensor, Tensor> confidence_filter_padded(const Tensor& query, const Tensor& bank, double threshold,
+                                                    const std::optional<Tensor>& valid) {
   const std::optional<Tensor> mask = check_confidence_filter(query, bank, threshold, valid);
   const int64_t rows = query.size(0);
   const Tensor reliable = torch::stable::empty({rows}, ScalarType::Bool, std::nullopt, query.device());
@@ -58,14 +64,20 @@ Tensor confidence_filter(const Tensor& query, const Tensor& bank, double thresho
   const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(bank);
   cpu::confidence_filter(rows_of(q), rows_of(b), threshold, among, flags);
 
-  const auto kept = [&](int64_t row) { return !flags[row] && (!among || among[row]); };
-  int64_t count = 0;
-  for (int64_t row = 0; row < rows; ++row) count += kept(row);
-  const Tensor result = torch::stable::empty({count}, ScalarType::Long, std::nullopt, query.device());
-  int64_t* out = result.mutable_data_ptr<int64_t>();
+  const Tensor index = numbers_like_device(query, rows), count = numbers_like_device(query, 1);
+  int64_t* const begin = index.mutable_data_ptr<int64_t>();
+  int64_t* out = begin;
   for (int64_t row = 0; row < rows; ++row)
-    if (kept(row)) *out++ = row;
-  return result;
+    if (!flags[row] && (!among || among[row])) *out++ = row;
+  std::fill(out, begin + rows, 0);
+  *count.mutable_data_ptr<int64_t>() = out - begin;
+  return {index, count};
+}
+
+Tensor confidence_filter(const Tensor& query, const Tensor& bank, double threshold,
+                         const std::optional<Tensor>& valid) {
+  auto [index, count] = confidence_filter_padded(query, bank, threshold, valid);
+  return torch::stable::narrow(index, 0, 0, *count.const_data_ptr<int64_t>());
 }
 
 #ifdef CFR_FAST_CUDA
@@ -95,21 +107,28 @@ std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& k
   return {similarity, index};
 }
 
-Tensor confidence_filter_cuda(const Tensor& query, const Tensor& bank, double threshold,
-                              const std::optional<Tensor>& valid, int64_t stream) {
+std::tuple<Tensor, Tensor> confidence_filter_padded_cuda(const Tensor& query, const Tensor& bank, double threshold,
+                                                         const std::optional<Tensor>& valid, int64_t stream) {
   const std::optional<Tensor> mask = check_confidence_filter(query, bank, threshold, valid);
   check_few_rows("confidence_filter", "query", query);
   check_few_rows("confidence_filter", "bank", bank);
-  Tensor index = torch::stable::empty({query.size(0)}, ScalarType::Long, std::nullopt, query.device());
-  if (query.size(0) == 0) return index;
+  const Tensor index = numbers_like_device(query, query.size(0)), count = numbers_like_device(query, 1);
   const int device = query.get_device_index();
   const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(bank);
   const Tensor scratch = bytes_like_device(query, cuda::confidence_filter_scratch(rows_of(q), rows_of(b), device));
   const bool* among = mask ? mask->const_data_ptr<bool>() : nullptr;
-  const int64_t count =
-      cuda::confidence_filter(rows_of(q), rows_of(b), threshold, among, scratch.mutable_data_ptr(),
-                              index.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
-  return torch::stable::narrow(index, 0, 0, count);
+  cuda::confidence_filter(rows_of(q), rows_of(b), threshold, among, scratch.mutable_data_ptr(),
+                          index.mutable_data_ptr<int64_t>(), count.mutable_data_ptr<int64_t>(), device,
+                          reinterpret_cast<void*>(stream));
+  return {index, count};
+}
+
+Tensor confidence_filter_cuda(const Tensor& query, const Tensor& bank, double threshold,
+                              const std::optional<Tensor>& valid, int64_t stream) {
+  auto [index, count] = confidence_filter_padded_cuda(query, bank, threshold, valid, stream);
+  const int64_t rows = cuda::read_number(count.const_data_ptr<int64_t>(), query.get_device_index(),
+                                         reinterpret_cast<void*>(stream));
+  return torch::stable::narrow(index, 0, 0, rows);
 }
 #endif
 

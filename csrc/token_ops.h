@@ -2,21 +2,25 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 
-#include "common.h"
+#include "listed_rows.h"
 
 namespace cfr {
 namespace {
 
-Tensor interpolate_tokens(const Tensor& tokens, const Tensor& offset, const Tensor& source,
-                          const Tensor& weight) {
+Tensor interpolate_tokens(const Tensor& tokens, const Tensor& offset, const Tensor& source, const Tensor& weight,
+                          const std::optional<Tensor>& rows, const std::optional<Tensor>& count) {
   const char* op = "interpolate_tokens";
   check_float_matrix(op, "tokens", tokens);
   const InterpolationTensors entries(op, tokens, offset, source, weight);
   entries.check_values(op, tokens);
+  const ListedTensors list(op, entries.view().pixels, rows, count, tokens);
+  const ListedPixels listed(op, entries.view(), list.view);
   const Tensor t = with_contiguous_rows(tokens);
-  const Tensor out = empty_like_device(tokens, entries.view().pixels, tokens.size(1), ScalarType::Float);
-  cpu::interpolate_tokens(rows_of(t), entries.view(), out.mutable_data_ptr<float>());
+  const Tensor out = empty_like_device(tokens, list.view.size, tokens.size(1), ScalarType::Float);
+  cpu::interpolate_tokens(rows_of(t), listed.view(), out.mutable_data_ptr<float>());
+  clear_rows<float>(out, listed.view().pixels);
   return out;
 }
 
@@ -32,16 +36,20 @@ void check_geglu_map(const Tensor& projected, const Tensor& bias, const Tensor& 
 }
 
 Tensor geglu_map(const Tensor& projected, const Tensor& offset, const Tensor& source, const Tensor& weight,
-                 const Tensor& bias, const Tensor& out_weight, const Tensor& out_bias) {
+                 const Tensor& bias, const Tensor& out_weight, const Tensor& out_bias,
+                 const std::optional<Tensor>& count) {
   check_geglu_map(projected, bias, out_weight, out_bias);
   const InterpolationTensors entries("geglu_map", projected, offset, source, weight);
   entries.check_values("geglu_map", projected);
+  const ListedTensors list("geglu_map", entries.view().pixels, std::nullopt, count, projected);
+  const ListedPixels listed("geglu_map", entries.view(), list.view);
   const Tensor p = with_contiguous_rows(projected), w = with_contiguous_rows(out_weight);
   const Tensor b = torch::stable::contiguous(bias), c = torch::stable::contiguous(out_bias);
   const Tensor out =
       empty_like_device(projected, entries.view().pixels, out_weight.size(0), ScalarType::Float);
-  cpu::geglu_map(rows_of(p), entries.view(), b.const_data_ptr<float>(), rows_of(w), c.const_data_ptr<float>(),
+  cpu::geglu_map(rows_of(p), listed.view(), b.const_data_ptr<float>(), rows_of(w), c.const_data_ptr<float>(),
                  out.mutable_data_ptr<float>());
+  clear_rows<float>(out, listed.view().pixels);
   return out;
 }
 
@@ -56,14 +64,18 @@ void check_topk_interpolated(const Tensor& tokens, const Tensor& keys, int64_t k
 }
 
 Tensor topk_interpolated(const Tensor& tokens, const Tensor& offset, const Tensor& source, const Tensor& weight,
-                         const Tensor& keys, int64_t k) {
+                         const Tensor& keys, int64_t k, const std::optional<Tensor>& rows,
+                         const std::optional<Tensor>& count) {
   check_topk_interpolated(tokens, keys, k);
   const InterpolationTensors entries("topk_interpolated", tokens, offset, source, weight);
   entries.check_values("topk_interpolated", tokens);
-  const Tensor found = empty_like_device(tokens, entries.view().pixels, k, ScalarType::Long);
+  const ListedTensors list("topk_interpolated", entries.view().pixels, rows, count, tokens);
+  const ListedPixels listed("topk_interpolated", entries.view(), list.view);
+  const Tensor found = empty_like_device(tokens, list.view.size, k, ScalarType::Long);
   if (found.numel() > 0) {
     const Tensor t = with_contiguous_rows(tokens), b = with_contiguous_rows(keys);
-    cpu::topk_interpolated(rows_of(t), entries.view(), rows_of(b), k, found.mutable_data_ptr<int64_t>());
+    cpu::topk_interpolated(rows_of(t), listed.view(), rows_of(b), k, found.mutable_data_ptr<int64_t>());
+    clear_rows<int64_t>(found, listed.view().pixels);
   }
   return found;
 }
@@ -88,7 +100,7 @@ void check_replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_toke
             shape_of(xyz_predicted));
   check_mask(op, "valid", valid);
   check_same_device(op, "valid", valid, rgb_predicted);
-  CFR_CHECK(valid.dim() == 2, op, "valid", "a matrix", shape_of(valid));
+  CFR_CHECK(valid.dim() == 2 || valid.dim() == 3, op, "valid", "a matrix, or one for every image", shape_of(valid));
   check_vector(op, "replaced", replaced, ScalarType::Long, replacement.size(0));
   check_same_device(op, "replaced", replaced, rgb_predicted);
 }
@@ -111,11 +123,20 @@ struct ModalityTensors {
   Modality view() const { return {rows_of(predicted), rows_of(tokens), entries.view()}; }
 };
 
+cpu::Masks masks_of(const Tensor& valid) {
+  const bool many = valid.dim() == 3;
+  return {valid.const_data_ptr<bool>(), many ? valid.size(0) : 1, valid.size(many), valid.size(many + 1)};
+}
+
+Tensor map_like(const Tensor& valid) {
+  return torch::stable::empty(valid.sizes(), ScalarType::Float, std::nullopt, valid.device());
+}
+
 Tensor replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_tokens, const Tensor& rgb_offset,
                          const Tensor& rgb_source, const Tensor& rgb_weight, const Tensor& xyz_predicted,
                          const Tensor& xyz_tokens, const Tensor& xyz_offset, const Tensor& xyz_source,
                          const Tensor& xyz_weight, const Tensor& replacement, const Tensor& replaced,
-                         const Tensor& valid) {
+                         const Tensor& valid, const std::optional<Tensor>& count) {
   const char* op = "replace_and_score";
   check_replace_and_score(rgb_predicted, rgb_tokens, xyz_predicted, xyz_tokens, replacement, replaced, valid);
   const ModalityTensors rgb(rgb_predicted, rgb_tokens, rgb_offset, rgb_source, rgb_weight);
@@ -126,60 +147,69 @@ Tensor replace_and_score(const Tensor& rgb_predicted, const Tensor& rgb_tokens, 
   xyz.check_pixels(op, "xyz_offset");
   const int64_t rows = rgb_predicted.size(0);
   const Tensor mask = torch::stable::contiguous(valid), list = torch::stable::contiguous(replaced);
-  const bool* flags = mask.const_data_ptr<bool>();
+  const cpu::Masks masks = masks_of(mask);
   const int64_t* numbers = list.const_data_ptr<int64_t>();
-  const int64_t marked = std::count(flags, flags + mask.numel(), true);
-  CFR_CHECK(marked == rows, op, "valid", "as many True pixels as rows", marked);
-  for (int64_t i = 0; i < list.numel(); ++i)
+  const int64_t marked = std::count(masks.valid, masks.valid + masks.pixels(), true);
+  const char* wanted = count ? "at most as many True pixels as rows" : "as many True pixels as rows";
+  CFR_CHECK(count ? marked <= rows : marked == rows, op, "valid", wanted, marked);
+  const int64_t real = real_rows(op, check_count(op, count, rgb_predicted), list.numel());
+  for (int64_t i = 0; i < real; ++i)
     CFR_CHECK(numbers[i] >= 0 && numbers[i] < rows, op, "replaced", "rows of rgb_predicted", numbers[i]);
 
-  const Tensor map = empty_like_device(rgb_predicted, valid.size(0), valid.size(1), ScalarType::Float);
-  const Tensor put = with_contiguous_rows(replacement);
-  cpu::replace_and_score(rgb.view(), xyz.view(), rows_of(put), numbers, flags, valid.size(0), valid.size(1),
-                         map.mutable_data_ptr<float>());
+  const Tensor map = map_like(valid), put = with_contiguous_rows(replacement);
+  Rows replacements = rows_of(put);
+  replacements.rows = real;
+  cpu::replace_and_score(rgb.view(), xyz.view(), replacements, numbers, masks, map.mutable_data_ptr<float>());
   return map;
 }
 
 #ifdef CFR_FAST_CUDA
-// Values of entries, `replaced` and `valid` go unchecked here: reading them would wait for the device.
-Tensor interpolate_tokens_cuda(const Tensor& tokens, const Tensor& offset, const Tensor& source,
-                               const Tensor& weight, int64_t stream) {
+// Values of entries, lists, counts, `replaced` and `valid` go unchecked here: reading them would wait for the device.
+Tensor interpolate_tokens_cuda(const Tensor& tokens, const Tensor& offset, const Tensor& source, const Tensor& weight,
+                               const std::optional<Tensor>& rows, const std::optional<Tensor>& count,
+                               int64_t stream) {
   check_float_matrix("interpolate_tokens", "tokens", tokens);
   const InterpolationTensors entries("interpolate_tokens", tokens, offset, source, weight);
+  const ListedTensors list("interpolate_tokens", entries.view().pixels, rows, count, tokens);
   const Tensor t = with_contiguous_rows(tokens);
-  const Tensor out = empty_like_device(tokens, entries.view().pixels, tokens.size(1), ScalarType::Float);
+  const Tensor out = empty_like_device(tokens, list.view.size, tokens.size(1), ScalarType::Float);
   if (out.numel() > 0)
-    cuda::interpolate_tokens(rows_of(t), entries.view(), out.mutable_data_ptr<float>(), tokens.get_device_index(),
-                             reinterpret_cast<void*>(stream));
+    cuda::interpolate_tokens(rows_of(t), entries.view(), list.view, out.mutable_data_ptr<float>(),
+                             tokens.get_device_index(), reinterpret_cast<void*>(stream));
   return out;
 }
 
 Tensor geglu_map_cuda(const Tensor& projected, const Tensor& offset, const Tensor& source, const Tensor& weight,
-                      const Tensor& bias, const Tensor& out_weight, const Tensor& out_bias, int64_t stream) {
+                      const Tensor& bias, const Tensor& out_weight, const Tensor& out_bias,
+                      const std::optional<Tensor>& count, int64_t stream) {
   check_geglu_map(projected, bias, out_weight, out_bias);
+  const int64_t* const real = check_count("geglu_map", count, projected);
   const InterpolationTensors entries("geglu_map", projected, offset, source, weight);
   const Tensor p = with_contiguous_rows(projected), w = with_contiguous_rows(out_weight);
   const Tensor b = torch::stable::contiguous(bias), c = torch::stable::contiguous(out_bias);
   const Tensor out =
       empty_like_device(projected, entries.view().pixels, out_weight.size(0), ScalarType::Float);
   if (out.numel() > 0)
-    cuda::geglu_map(rows_of(p), entries.view(), b.const_data_ptr<float>(), rows_of(w), c.const_data_ptr<float>(),
-                    out.mutable_data_ptr<float>(), projected.get_device_index(), reinterpret_cast<void*>(stream));
+    cuda::geglu_map(rows_of(p), entries.view(), real, b.const_data_ptr<float>(), rows_of(w),
+                    c.const_data_ptr<float>(), out.mutable_data_ptr<float>(), projected.get_device_index(),
+                    reinterpret_cast<void*>(stream));
   return out;
 }
 
 Tensor topk_interpolated_cuda(const Tensor& tokens, const Tensor& offset, const Tensor& source,
-                              const Tensor& weight, const Tensor& keys, int64_t k, int64_t stream) {
+                              const Tensor& weight, const Tensor& keys, int64_t k, const std::optional<Tensor>& rows,
+                              const std::optional<Tensor>& count, int64_t stream) {
   check_topk_interpolated(tokens, keys, k);
   const InterpolationTensors entries("topk_interpolated", tokens, offset, source, weight);
-  const Tensor found = empty_like_device(tokens, entries.view().pixels, k, ScalarType::Long);
+  const ListedTensors list("topk_interpolated", entries.view().pixels, rows, count, tokens);
+  const Tensor found = empty_like_device(tokens, list.view.size, k, ScalarType::Long);
   if (found.numel() == 0) return found;
   const Tensor t = with_contiguous_rows(tokens), b = with_contiguous_rows(keys);
   const int64_t width = cuda::topk_interpolated_width(t.size(0), b.size(0));
   const Tensor scale = empty_like_device(tokens, 1, b.size(0), ScalarType::Float);
   const Tensor product = empty_like_device(tokens, t.size(0), width, ScalarType::Float);
   const Tensor best = empty_like_device(tokens, found.size(0), k, ScalarType::Float);
-  cuda::topk_interpolated(rows_of(t), entries.view(), rows_of(b), k, scale.mutable_data_ptr<float>(),
+  cuda::topk_interpolated(rows_of(t), entries.view(), list.view, rows_of(b), k, scale.mutable_data_ptr<float>(),
                           product.mutable_data_ptr<float>(), best.mutable_data_ptr<float>(),
                           found.mutable_data_ptr<int64_t>(), tokens.get_device_index(),
                           reinterpret_cast<void*>(stream));
@@ -190,24 +220,24 @@ Tensor replace_and_score_cuda(const Tensor& rgb_predicted, const Tensor& rgb_tok
                               const Tensor& rgb_source, const Tensor& rgb_weight, const Tensor& xyz_predicted,
                               const Tensor& xyz_tokens, const Tensor& xyz_offset, const Tensor& xyz_source,
                               const Tensor& xyz_weight, const Tensor& replacement, const Tensor& replaced,
-                              const Tensor& valid, int64_t stream) {
+                              const Tensor& valid, const std::optional<Tensor>& count, int64_t stream) {
+  const int64_t* const real = check_count("replace_and_score", count, rgb_predicted);
   check_replace_and_score(rgb_predicted, rgb_tokens, xyz_predicted, xyz_tokens, replacement, replaced, valid);
   const ModalityTensors rgb(rgb_predicted, rgb_tokens, rgb_offset, rgb_source, rgb_weight);
   const ModalityTensors xyz(xyz_predicted, xyz_tokens, xyz_offset, xyz_source, xyz_weight);
   rgb.check_pixels("replace_and_score", "rgb_offset");
   xyz.check_pixels("replace_and_score", "xyz_offset");
-  const int64_t height = valid.size(0), width = valid.size(1);
-  const Tensor map = empty_like_device(rgb_predicted, height, width, ScalarType::Float);
+  const Tensor map = map_like(valid);
   if (map.numel() == 0) return map;
   const Tensor mask = torch::stable::contiguous(valid), list = torch::stable::contiguous(replaced);
   const Tensor put = with_contiguous_rows(replacement);
   const int64_t numbers = cuda::replace_and_score_scratch(rgb_predicted.size(0), map.numel());
   const Tensor scratch = empty_like_device(map, 1, numbers, ScalarType::Long);
-  const Tensor product = empty_like_device(map, height, width, ScalarType::Float);
-  cuda::replace_and_score(rgb.view(), xyz.view(), rows_of(put), list.const_data_ptr<int64_t>(),
-                          mask.const_data_ptr<bool>(), height, width, scratch.mutable_data_ptr<int64_t>(),
-                          product.mutable_data_ptr<float>(), map.mutable_data_ptr<float>(),
-                          rgb_predicted.get_device_index(), reinterpret_cast<void*>(stream));
+  const Tensor product = map_like(valid);
+  cuda::replace_and_score(rgb.view(), xyz.view(), rows_of(put), list.const_data_ptr<int64_t>(), real, masks_of(mask),
+                          scratch.mutable_data_ptr<int64_t>(), product.mutable_data_ptr<float>(),
+                          map.mutable_data_ptr<float>(), rgb_predicted.get_device_index(),
+                          reinterpret_cast<void*>(stream));
   return map;
 }
 #endif

@@ -112,6 +112,7 @@ CASES = (
     + [("topk_interpolated", flat(item)) for item in SEARCHED]
     + [("replace_and_score", item) for item in SCORED]
 )
+ARGUMENTS = {"interpolate_tokens": 6, "geglu_map": 8, "topk_interpolated": 8, "replace_and_score": 14}
 DEFINITION: dict[str, Callable[..., Tensor]] = {
     "interpolate_tokens": reference.interpolate_tokens,
     "geglu_map": reference.geglu_map,
@@ -123,7 +124,7 @@ DEFINITION: dict[str, Callable[..., Tensor]] = {
 def run(name: str, arguments: list[Any]) -> Tensor:
     """The CUDA kernel's source on the CPU."""
     kernel: Callable[..., Tensor] = getattr(emulated.ops(), f"{name}_cuda")
-    return kernel(*arguments, 0)
+    return kernel(*arguments, *[None] * (ARGUMENTS[name] - len(arguments)), 0)
 
 
 def assert_right(name: str, got: Tensor, arguments: list[Any]) -> None:

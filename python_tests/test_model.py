@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +118,34 @@ def test_ways_to_give_samples(tmp_path: Path, good: list[Sample], model: CFR) ->
         assert same(wanted, model.predict(way))
     assert len(list(model.predict_many(ways))) == len(ways)
     np.testing.assert_array_equal(model.decision_function([sample, source]), [wanted.score] * 2)
+
+
+def test_batches_give_what_one_by_one_gives(model: CFR) -> None:
+    ways = [part(number, "test", defect) for number, defect in enumerate(("good", "hole", "dent", "good"))]
+    wanted = [model.predict(sample) for sample in ways]
+    for size in (1, 2, 7):
+        asked: list[str] = []
+
+        def source(asked: list[str] = asked) -> Iterator[Sample]:
+            for sample in ways:
+                asked.append(sample.name)
+                yield sample
+
+        found = model.predict_many(source(), batch_size=size)
+        first = next(found)
+        assert len(asked) == min(size, len(ways))  # no more samples are held than a batch has
+        for got, one in zip([first, *found], wanted, strict=True):
+            assert got.name == one.name
+            assert np.array_equal(got.replaced, one.replaced)
+            assert np.array_equal(got.valid, one.valid)
+            np.testing.assert_allclose(got.raw_map, one.raw_map, rtol=1e-5, atol=1e-6)
+            assert got.score == pytest.approx(one.score, rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True])
+def test_batch_sizes_that_make_no_sense(model: CFR, size: Any) -> None:
+    with pytest.raises(InputError, match="batch_size: expected a whole number ≥ 1, got"):
+        model.predict_many([], batch_size=size)
 
 
 def test_theta_decides_what_is_replaced(good: list[Sample]) -> None:

@@ -153,7 +153,7 @@ class TestReplaceAndScore:
 
     def test_rows_must_match_the_mask(self) -> None:
         a, rows = noise(3, 4), torch.zeros(0, dtype=torch.int64)
-        with pytest.raises(InputError, match=r"valid: expected bool \[h, w\] with 3 True pixels"):
+        with pytest.raises(InputError, match=r"valid: expected bool .* with 3 True pixels"):
             ops.replace_and_score(a, a, a, a, a[:0], rows, torch.ones(2, 2, dtype=torch.bool))
 
 

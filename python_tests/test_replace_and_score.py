@@ -187,7 +187,7 @@ def test_compiles_to_one_graph() -> None:
     ("position", "bad", "message"),
     [
         (1, torch.zeros(2, 3), "rgb_tokens: expected as many columns as its counterpart"),
-        (2, torch.arange(30), "offset: expected the number of entries as its last, got 29"),
+        (2, torch.arange(30), "rgb_offset: expected one pixel a predicted row, got 29"),
         (3, torch.full((30,), 30), "source: expected rows of tokens, got 30"),
         (4, torch.zeros(30, dtype=torch.float64), r"weight: expected float32 \[30\]"),
         (11, torch.full((10,), 30), "replaced: expected rows of rgb_predicted, got 30"),

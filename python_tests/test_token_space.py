@@ -218,7 +218,10 @@ def test_malformed_entries(change: dict[str, Tensor], message: str) -> None:
         ({"source": torch.tensor([-1, 0])}, "source: expected rows of tokens, got -1"),
         ({"offset": torch.tensor([1, 1, 2])}, "offset: expected ascending numbers from 0, got 1"),
         ({"offset": torch.tensor([0, 2, 1])}, "offset: expected ascending numbers from 0, got 1"),
-        ({"offset": torch.tensor([0, 1, 3])}, "offset: expected the number of entries as its last, got 3"),
+        (
+            {"offset": torch.tensor([0, 1, 3])},
+            "offset: expected at most the number of entries as its last, got 3",
+        ),
     ],
 )
 def test_entries_that_point_nowhere(change: dict[str, Tensor], message: str) -> None:

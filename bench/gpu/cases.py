@@ -69,8 +69,11 @@ def judge_topk(got: Any, wanted: Any, arguments: Arguments) -> None:
 
 
 def judge_topk_interpolated(got: Tensor, wanted: Tensor, arguments: Arguments) -> None:
-    features, keys, _ = arguments
-    rows = reference.interpolate_tokens(*features)
+    features, keys, _, *listed = arguments
+    rows = reference.interpolate_tokens(*features, *listed)
+    real = int(listed[1]) if listed else len(rows)
+    padded(got, real, len(rows))
+    got, wanted, rows = got[:real], wanted[:real], rows[:real]
     torch.testing.assert_close(cosines(rows, keys, got), cosines(rows, keys, wanted), rtol=0, atol=2e-6)
     distinct(got, len(keys))
 
@@ -92,6 +95,17 @@ def judge_filter(got: Tensor, wanted: Tensor, arguments: Arguments) -> None:
     differ = (here != there) & ((nearest - threshold).abs() > 1e-5)
     assert not differ.any(), f"{int(differ.sum())} rows differ"
     assert valid is None or valid[got].all(), "an invalid row"
+
+
+def judge_padded_filter(got: Any, wanted: Any, arguments: Arguments) -> None:
+    real = int(got[1])
+    padded(got[0], real, len(arguments[0]))
+    judge_filter(got[0][:real], wanted[0][: int(wanted[1])], arguments)
+
+
+def padded(index: Tensor, real: int, size: int) -> None:
+    assert len(index) == size, "another number of rows"
+    assert not index[real:].any(), "no zeros behind the real rows"
 
 
 def judge_farthest(got: Tensor, wanted: Tensor, arguments: Arguments) -> None:
@@ -120,6 +134,11 @@ def judge_knn(got: Tensor, wanted: Tensor, arguments: Arguments) -> None:
     distinct(got, len(points))
 
 
+def listings(rows: int) -> list[tuple[Tensor, ...]]:
+    """Without a count, and with one of two rows in three."""
+    return [(), (torch.tensor([2 * rows // 3]),)]
+
+
 def cases(seed: int, few: bool) -> Iterator[Case]:
     """All cases; with `few`, one small case of each op."""
     draw = Draw(seed)
@@ -135,37 +154,40 @@ def cases(seed: int, few: bool) -> Iterator[Case]:
             float(1 - (normalize(query, dim=1) @ normalize(bank, dim=1).T).amax(dim=1).median()) + 1e-4
         )
         for valid in (None, torch.rand(n, generator=draw.generator) < 0.7)[: 1 if few else 2]:
-            yield Case("confidence_filter", f"{n}×{m}×{d}", (query, bank, threshold, valid), judge_filter)
+            arguments = (query, bank, threshold, valid)
+            yield Case("confidence_filter", f"{n}×{m}×{d}", arguments, judge_filter)
+            yield Case("confidence_filter_padded", f"{n}×{m}×{d}", arguments, judge_padded_filter)
     for n, m, d, dv in [(33, 65, 32, 48), (1, 1, 16, 1), (129, 257, 128, 768), (65, 300, 128, 1152)][
         : 1 if few else 4
     ]:
         query, keys, values = draw.normal(n, d), draw.normal(m, d), draw.normal(m, dv)
         yield Case("bank_attention", f"{n}×{m}, {d}, {dv}", (query, keys, values, d**-0.5), close(1e-4, 1e-5))
         index = draw.below(m, n, 3)
-        yield Case(
-            "topk_attention", f"{n}×3, {d}, {dv}", (query, keys, values, index, d**-0.5), close(1e-4, 1e-5)
-        )
+        for count in listings(n):
+            arguments = (query, keys, values, index, d**-0.5, *count)
+            yield Case("topk_attention", f"{n}×3, {d}, {dv}", arguments, close(1e-4, 1e-5))
     for pixels, tokens, d in [(70, 20, 33), (1, 1, 1), (257, 30, 768), (1030, 90, 1152)][: 1 if few else 4]:
         features = draw.interpolated(pixels, tokens, d)
-        yield Case("interpolate_tokens", f"{pixels}×{tokens}×{d}", (features,), close(1e-5, 1e-6))
         keys = draw.normal(50, d)
-        yield Case("topk_interpolated", f"{pixels}×50×{d}, k=3", (features, keys, 3), judge_topk_interpolated)
         weights = draw.normal(2 * d), draw.normal(45, d) / d**0.5, draw.normal(45)
         wide = draw.interpolated(pixels, tokens, 2 * d)
-        yield Case("geglu_map", f"{pixels}×{d}→45", (wide, *weights), close(2e-5, 2e-5))
+        for count in listings(pixels):
+            listed = (draw.below(pixels, pixels), *count) if count else ()
+            which = f"{pixels}×{tokens}×{d}{', listed' if listed else ''}"
+            yield Case("interpolate_tokens", which, (features, *listed), close(1e-5, 1e-6))
+            arguments = (features, keys, 3, *listed)
+            yield Case("topk_interpolated", f"{which}, k=3", arguments, judge_topk_interpolated)
+            yield Case("geglu_map", f"{which}→45", (wide, *weights, *count), close(2e-5, 2e-5))
     for height, width, rgb, xyz in [(9, 11, 33, 35), (1, 1, 1, 1), (40, 33, 768, 1152)][: 1 if few else 3]:
         valid = torch.rand(height, width, generator=draw.generator) < 0.8
         rows = int(valid.sum())
         replaced = torch.randperm(rows, generator=draw.generator)[: rows // 4].sort().values
         sources = draw.normal(rows, rgb), draw.interpolated(rows, 12, rgb), draw.normal(rows, xyz)
-        arguments = (
-            *sources,
-            draw.interpolated(rows, 15, xyz),
-            draw.normal(len(replaced), rgb),
-            replaced,
-            valid,
-        )
-        yield Case("replace_and_score", f"{height}×{width}, {rgb} + {xyz}", arguments, close(1e-5, 2e-6))
+        shapes, put = draw.interpolated(rows, 15, xyz), draw.normal(len(replaced), rgb)
+        for count in listings(len(replaced)):
+            masks = valid.reshape(1, height, width) if count else valid
+            arguments = (*sources, shapes, put, replaced, masks, *count)
+            yield Case("replace_and_score", f"{height}×{width}, {rgb} + {xyz}", arguments, close(1e-5, 2e-6))
     sizes = [(300, 3, 20), (1, 3, 1), (2049, 128, 60), (5000, 33, 30), (70_000, 3, 40)]
     for n, d, count in sizes[: 1 if few else 5]:
         initial = draw.normal(n).abs() * d**0.5

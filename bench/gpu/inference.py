@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .races import Bench, Race
+from .timing import Contender
+
+BATCH = 8
 
 
-def build(bench: Bench) -> Race:
-    """224×224 pixels, 45 % valid, a quarter replaced; networks untrained, which costs the same time."""
+def build(bench: Bench) -> list[Race]:
+    """224×224 pixels, 45 % valid, a quarter replaced; networks untrained, which costs the same time.
+
+    Ours is the recorded step, one sample and a batch at a time; the same op by op is a peer.
+    """
     from cfr_fast.benchmark import dense
     from cfr_fast.benchmark.scene import RGB, SIDE, XYZ, Scene, scene, whole
+    from cfr_fast.inference_graph import InferenceGraph
     from cfr_fast.learned import Learned
     from cfr_fast.mappers import CyclicMappers, seeded
     from cfr_fast.memory import KeyValueBank
@@ -52,9 +60,15 @@ def build(bench: Bench) -> Race:
         at = round(0.75 * len(ordered))
         model.theta = float((ordered[at - 1] + ordered[at]) / 2)
 
+    graph, many = InferenceGraph(model, settings.candidates), bench.size(BATCH, 2)
+
+    def batch(turn: int, size: int) -> list[list[Any]]:
+        chosen = [inputs[(turn + place) % len(inputs)] for place in range(size)]
+        return [list(parts) for parts in zip(*chosen, strict=True)]
+
     @torch.no_grad()
-    def ours(turn: int) -> tuple[Tensor, Tensor]:
-        return model.discrepancy(*inputs[turn], settings)
+    def op_by_op(turn: int, size: int) -> list[tuple[Tensor, Tensor]]:
+        return model.discrepancy_many(*batch(turn, size), settings)
 
     @torch.no_grad()
     def plain(turn: int) -> Tensor:
@@ -62,8 +76,12 @@ def build(bench: Bench) -> Race:
             return dense.predict(scenes[turn], model)
 
     def same() -> None:
-        got, replaced = ours(0)
-        torch.testing.assert_close(got, plain(0), rtol=0, atol=1e-3)
+        for size in (1, many):
+            found = graph.run(*batch(0, size))
+            for place, (got, _) in enumerate(found):
+                torch.testing.assert_close(got, plain(place % len(inputs)), rtol=0, atol=1e-3)
+        assert graph.recorded or bench.device.type != "cuda", "the step was not recorded"
+        replaced = found[0][1]
         with torch.no_grad(), torch.device(bench.device):
             _, xyz, valid = dense.features(scenes[0])
             predicted = torch.nn.functional.normalize(mappers.xyz_to_rgb(xyz[valid]).double(), dim=1)
@@ -74,6 +92,15 @@ def build(bench: Bench) -> Race:
         differ = (mask != (nearest >= model.theta)) & ((nearest - model.theta).abs() > 1e-5)
         assert not differ.any(), f"{int(differ.sum())} pixels replaced that should not be, or the reverse"
 
-    what = f"inference after the extractors, paper protocol, a bank of {rows:,} rows"
-    bars = {"plain PyTorch fp32, dense": 10.0}
-    return Race(what, len(inputs), ours, {"plain PyTorch fp32, dense": plain}, bars, rounds=9, same=same)
+    def race(size: int) -> Race:
+        what = f"inference after the extractors, paper protocol, a bank of {rows:,} rows, {size} a batch"
+        dense_name, ops_name = "plain PyTorch fp32, dense", "ours, op by op"
+        if size > 1:
+            dense_name += ", from one sample"
+        peers: dict[str, Contender] = {dense_name: plain, ops_name: lambda turn: op_by_op(turn, size)}
+        return Race(
+            what, len(inputs), lambda turn: graph.run(*batch(turn, size)), peers, {dense_name: 10.0},
+            parts={dense_name: size}, rounds=9, same=same if size == 1 else lambda: None,
+        )  # fmt: skip
+
+    return [race(1), race(many)]

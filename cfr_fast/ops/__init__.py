@@ -1,7 +1,7 @@
 """Typed tensor operations: native kernels with a plain-PyTorch reference each."""
 
 from cfr_fast.ops.bank_attention import bank_attention
-from cfr_fast.ops.confidence_filter import confidence_filter
+from cfr_fast.ops.confidence_filter import confidence_filter, confidence_filter_padded
 from cfr_fast.ops.farthest_point_sample import farthest_point_sample
 from cfr_fast.ops.geglu_map import geglu_map
 from cfr_fast.ops.interpolated import Interpolated, interpolate_tokens
@@ -16,6 +16,7 @@ __all__ = [
     "Interpolated",
     "bank_attention",
     "confidence_filter",
+    "confidence_filter_padded",
     "farthest_point_sample",
     "geglu_map",
     "interpolate_tokens",

@@ -54,6 +54,12 @@ def check_valid(name: str, tensor: Tensor, rows: int, like: Tensor) -> None:
     check_same(name, tensor, like, dtype=False)
 
 
+def check_real_rows(tensor: Tensor | None, like: Tensor) -> None:
+    """Raise InputError unless `count`, the number of real rows, is None or int64 [1] beside `like`."""
+    if tensor is not None:
+        check_index("count", tensor, (1,), like)
+
+
 def check_count(name: str, value: int, low: int, high: int, meaning: str) -> None:
     """Raise InputError unless low ≤ value ≤ high."""
     if not low <= value <= high:

@@ -30,13 +30,7 @@ def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tens
     Raises:
         InputError: wrong shape, dtype or device; a threshold that is not a number.
     """
-    check_matrix("query", query)
-    check_matrix("bank", bank, columns=query.shape[1])
-    check_same("bank", bank, query)
-    if valid is not None:
-        check_valid("valid", valid, query.shape[0], query)
-    if threshold != threshold:
-        raise InputError("threshold", "a cosine distance", "NaN")
+    _check(query, bank, threshold, valid)
     if query.dtype != torch.float32:
         return reference.confidence_filter(query, bank, threshold, valid)
     loader.ready()
@@ -44,9 +38,52 @@ def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tens
     return rows
 
 
+def confidence_filter_padded(
+    query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same rows in a list that has one size whatever the data: no device has to be waited for.
+
+    Args:
+        query, bank, threshold, valid: as for `confidence_filter`.
+
+    Returns:
+        index: int64 [N], ascending up to row `count`, zeros behind.
+        count: int64 [1], U.
+
+    Raises:
+        InputError: wrong shape, dtype or device; a threshold that is not a number.
+    """
+    _check(query, bank, threshold, valid)
+    if query.dtype != torch.float32:
+        return reference.confidence_filter_padded(query, bank, threshold, valid)
+    loader.ready()
+    tensors = query.detach(), bank.detach()
+    index, count = torch.ops.cfr_fast.confidence_filter_padded(*tensors, threshold, valid)
+    return index, count
+
+
+def _check(query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None) -> None:
+    check_matrix("query", query)
+    check_matrix("bank", bank, columns=query.shape[1])
+    check_same("bank", bank, query)
+    if valid is not None:
+        check_valid("valid", valid, query.shape[0], query)
+    if threshold != threshold:
+        raise InputError("threshold", "a cosine distance", "NaN")
+
+
 def _fake(query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None) -> Tensor:
     count = torch.library.get_ctx().new_dynamic_size()
     return query.new_empty(count, dtype=torch.int64)
 
 
-registry.OPS.append(registry.NativeOp("confidence_filter", reference.confidence_filter, _fake))
+def _fake_padded(
+    query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    return query.new_empty(query.shape[0], dtype=torch.int64), query.new_empty(1, dtype=torch.int64)
+
+
+registry.OPS += [
+    registry.NativeOp("confidence_filter", reference.confidence_filter, _fake),
+    registry.NativeOp("confidence_filter_padded", reference.confidence_filter_padded, _fake_padded),
+]

@@ -7,11 +7,17 @@ from torch import Tensor
 
 from cfr_fast.errors import InputError
 from cfr_fast.ops import loader, reference, registry
-from cfr_fast.ops.checks import check_matrix, check_same, describe
+from cfr_fast.ops.checks import check_matrix, check_real_rows, check_same, describe
 from cfr_fast.ops.interpolated import Interpolated
 
 
-def geglu_map(projected: Interpolated, bias: Tensor, out_weight: Tensor, out_bias: Tensor) -> Tensor:
+def geglu_map(
+    projected: Interpolated,
+    bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    count: Tensor | None = None,
+) -> Tensor:
     """Map pixels whose tokens have been through the mapper's first weight matrix.
 
     W3 (GELU(gate) ⊙ value) + b3 with [gate, value] = Σ_j weight[j] · (W12 token_j) + b12 (Shazeer 2020, exact
@@ -23,13 +29,15 @@ def geglu_map(projected: Interpolated, bias: Tensor, out_weight: Tensor, out_bia
         bias: b12, float [2H].
         out_weight: W3, float [D, H].
         out_bias: b3, float [D].
+        count: int64 [1], how many pixels are real, 0 ≤ count ≤ P; None: all.
 
     Returns:
-        float [P, D].
+        float [P, D]; zeros from row `count` on.
 
     Raises:
         InputError: wrong shape, dtype or device.
-        RuntimeError: a source out of range, or offsets that do not ascend (looked at on the CPU alone).
+        RuntimeError: a source or the count out of range, or offsets that do not ascend (looked at on the CPU
+            alone).
     """
     projected.check("projected")
     check_matrix("out_weight", out_weight)
@@ -40,11 +48,12 @@ def geglu_map(projected: Interpolated, bias: Tensor, out_weight: Tensor, out_bia
             raise InputError(name, f"shape [{size}]", describe(tensor))
         check_same(name, tensor, projected.tokens)
     check_same("out_weight", out_weight, projected.tokens)
+    check_real_rows(count, projected.tokens)
     if projected.tokens.dtype != torch.float32:
-        return reference.geglu_map(*projected, bias, out_weight, out_bias)
+        return reference.geglu_map(*projected, bias, out_weight, out_bias, count)
     loader.ready()
     tensors = (*projected, bias, out_weight, out_bias)
-    mapped: Tensor = torch.ops.cfr_fast.geglu_map(*(tensor.detach() for tensor in tensors))
+    mapped: Tensor = torch.ops.cfr_fast.geglu_map(*(tensor.detach() for tensor in tensors), count)
     return mapped
 
 
@@ -56,6 +65,7 @@ def _fake(
     bias: Tensor,
     out_weight: Tensor,
     out_bias: Tensor,
+    count: Tensor | None = None,
 ) -> Tensor:
     return projected.new_empty(offset.shape[0] - 1, out_weight.shape[0])
 

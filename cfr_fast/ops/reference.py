@@ -39,11 +39,36 @@ def topk_cosine(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return similarity, index
 
 
-def interpolate_tokens(tokens: Tensor, offset: Tensor, source: Tensor, weight: Tensor) -> Tensor:
-    """Σ_j weight[j] · tokens[source[j]] for every pixel."""
-    return embedding_bag(
-        source, tokens, offset, mode="sum", per_sample_weights=weight, include_last_offset=True
-    )
+def real_rows(rows: int, count: Tensor | None, like: Tensor) -> Tensor:
+    """Which of the rows are real, bool [rows]: the first `count` (None: all)."""
+    number = torch.arange(rows, device=like.device)
+    return number >= 0 if count is None else number < count
+
+
+def _without_others(matrix: Tensor, count: Tensor | None) -> Tensor:
+    """Zeros in all rows but the first `count`."""
+    if count is None:
+        return matrix
+    return torch.where(real_rows(matrix.shape[0], count, matrix)[:, None], matrix, 0)
+
+
+def interpolate_tokens(
+    tokens: Tensor,
+    offset: Tensor,
+    source: Tensor,
+    weight: Tensor,
+    rows: Tensor | None = None,
+    count: Tensor | None = None,
+) -> Tensor:
+    """Σ_j weight[j] · tokens[source[j]] for every pixel, or for the listed ones."""
+    ends = torch.cat([offset, offset.new_full((1,), source.shape[0])])  # entries of no pixel: a last row
+    dense = embedding_bag(
+        source, tokens, ends, mode="sum", per_sample_weights=weight, include_last_offset=True
+    )[:-1]
+    if rows is not None:
+        listed = torch.where(real_rows(rows.shape[0], count, rows), rows, dense.shape[0])
+        return torch.cat([dense, dense.new_zeros(1, dense.shape[1])])[listed]
+    return _without_others(dense, count)
 
 
 def geglu_map(
@@ -54,17 +79,26 @@ def geglu_map(
     bias: Tensor,
     out_weight: Tensor,
     out_bias: Tensor,
+    count: Tensor | None = None,
 ) -> Tensor:
     """GeGLU mapper of pixels whose tokens are projected already."""
     gate, value = (interpolate_tokens(projected, offset, source, weight) + bias).chunk(2, dim=1)
-    return linear(gelu(gate) * value, out_weight, out_bias)
+    return _without_others(linear(gelu(gate) * value, out_weight, out_bias), count)
 
 
 def topk_interpolated(
-    tokens: Tensor, offset: Tensor, source: Tensor, weight: Tensor, keys: Tensor, k: int
+    tokens: Tensor,
+    offset: Tensor,
+    source: Tensor,
+    weight: Tensor,
+    keys: Tensor,
+    k: int,
+    rows: Tensor | None = None,
+    count: Tensor | None = None,
 ) -> Tensor:
     """Rows of the k keys most similar to every pixel, most similar first; ties go to the lower row."""
-    return topk_cosine(interpolate_tokens(tokens, offset, source, weight), keys, k)[1]
+    dense = interpolate_tokens(tokens, offset, source, weight, rows, count)
+    return _without_others(topk_cosine(dense, keys, k)[1], count)
 
 
 def farthest_point_sample(points: Tensor, count: int, initial_distance: Tensor | None = None) -> Tensor:
@@ -116,28 +150,58 @@ def three_nn(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 def confidence_filter(query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None) -> Tensor:
     """Rows (ascending) that are valid and no closer than `threshold` to the bank in cosine distance."""
-    candidates = torch.arange(query.shape[0], device=query.device) if valid is None else valid.nonzero()[:, 0]
+    return _far(query, bank, threshold, valid).nonzero()[:, 0]
+
+
+def confidence_filter_padded(
+    query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same rows with zeros behind them, and their number."""
+    far = _far(query, bank, threshold, valid)
+    count = far.sum()[None]
+    index = (~far).to(torch.uint8).argsort(stable=True)
+    return torch.where(real_rows(query.shape[0], count, query), index, 0), count
+
+
+def _far(query: Tensor, bank: Tensor, threshold: float, valid: Tensor | None) -> Tensor:
+    far = torch.ones(query.shape[0], dtype=torch.bool, device=query.device) if valid is None else valid
     if bank.shape[0] == 0:
-        return candidates
-    unit_query, unit_bank = normalize(query[candidates], dim=1), normalize(bank, dim=1)
+        return far
+    unit_query, unit_bank = normalize(query, dim=1), normalize(bank, dim=1)
     kept = [
         1 - (unit_query[start:stop] @ unit_bank.T).amax(dim=1) >= threshold
         for start, stop in _blocks(unit_query.shape[0], bank.shape[0])
     ]
-    return candidates[torch.cat(kept)] if kept else candidates
+    return far & torch.cat(kept) if kept else far
 
 
-def topk_attention(query: Tensor, keys: Tensor, values: Tensor, index: Tensor, scale: float) -> Tensor:
+def topk_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    index: Tensor,
+    scale: float,
+    count: Tensor | None = None,
+) -> Tensor:
     """Softmax attention of every query over its own k rows of the bank."""
+    query, index = _without_others(query, count), _without_others(index, count)
     # embedding's gradient adds rows in a fixed order; that of plain indexing does not, on several threads.
     logits = torch.einsum("ud,ukd->uk", query, embedding(index, keys)) * scale
-    return torch.einsum("uk,ukv->uv", logits.softmax(dim=1), embedding(index, values))
+    composed = torch.einsum("uk,ukv->uv", logits.softmax(dim=1), embedding(index, values))
+    return _without_others(composed, count)
 
 
 def topk_attention_backward(
-    grad: Tensor, query: Tensor, keys: Tensor, values: Tensor, index: Tensor, scale: float
+    grad: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    index: Tensor,
+    scale: float,
+    count: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of topk_attention with respect to query, keys and values."""
+    grad, query, index = (_without_others(each, count) for each in (grad, query, index))
     own_keys, own_values = embedding(index, keys), embedding(index, values)
     weight = (torch.einsum("ud,ukd->uk", query, own_keys) * scale).softmax(dim=1)
     slope = torch.einsum("uv,ukv->uk", grad, own_values)
@@ -186,14 +250,21 @@ def replace_and_score(
     replacement: Tensor,
     replaced: Tensor,
     valid: Tensor,
+    count: Tensor | None = None,
 ) -> Tensor:
     """Product of both discrepancies after replacement, zero where invalid, box-filtered 5×5."""
-    rgb_predicted = rgb_predicted.index_copy(0, replaced, replacement)
+    if count is None:
+        rgb_predicted = rgb_predicted.index_copy(0, replaced, replacement)
+    else:  # the others go to a row of their own
+        target = torch.where(real_rows(replaced.shape[0], count, valid), replaced, rgb_predicted.shape[0])
+        longer = torch.cat([rgb_predicted, rgb_predicted.new_zeros(1, rgb_predicted.shape[1])])
+        rgb_predicted = longer.index_copy(0, target, replacement)[:-1]
     rgb = vector_norm(normalize(rgb_predicted, dim=1) - normalize(rgb_observed, dim=1), dim=1)
     xyz = vector_norm(normalize(xyz_predicted, dim=1) - normalize(xyz_observed, dim=1), dim=1)
     product = torch.zeros(valid.shape, dtype=rgb.dtype, device=rgb.device)
-    product[valid] = rgb * xyz
+    product.masked_scatter_(valid, rgb * xyz)  # in raster order; rows behind the last stay unused
     if product.numel() == 0:
         return product
-    filtered: Tensor = avg_pool2d(product[None], kernel_size=5, stride=1, padding=2)
-    return filtered[0]
+    planes = product.reshape(-1, 1, *product.shape[-2:])
+    filtered: Tensor = avg_pool2d(planes, kernel_size=5, stride=1, padding=2)
+    return filtered.reshape(product.shape)

@@ -16,7 +16,7 @@ constexpr int64_t kChunk = 64;  // feature rows, and rows of the map, handed to 
 const float* row_of(const Rows& matrix, int64_t row) { return matrix.data + row * matrix.stride; }
 
 // Means of 25 with zeros outside, summed directly in double: nothing runs on from one window to the next.
-void box_filter(const std::vector<float>& product, int64_t height, int64_t width, int64_t y, float* out) {
+void box_filter(const float* product, int64_t height, int64_t width, int64_t y, float* out) {
   std::vector<double> columns(width + 2 * kReach);
   const int64_t top = std::max<int64_t>(0, y - kReach), bottom = std::min(height - 1, y + kReach);
   for (int64_t line = top; line <= bottom; ++line)
@@ -31,7 +31,7 @@ void box_filter(const std::vector<float>& product, int64_t height, int64_t width
 }  // namespace
 
 void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
-                       const bool* valid, int64_t height, int64_t width, float* map) {
+                       const Masks& masks, float* map) {
   const Kernels& kernels = cpu::kernels();
   const int64_t rows = rgb.predicted.rows;
   std::vector<const float*> predicted(rows);
@@ -39,27 +39,31 @@ void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& rep
   for (int64_t i = 0; i < replacement.rows; ++i) predicted[replaced[i]] = row_of(replacement, i);
   std::vector<int64_t> pixels;
   pixels.reserve(rows);
-  for (int64_t pixel = 0; pixel < height * width; ++pixel)
-    if (valid[pixel]) pixels.push_back(pixel);
+  for (int64_t pixel = 0; pixel < masks.pixels(); ++pixel)
+    if (masks.valid[pixel]) pixels.push_back(pixel);
+  const int64_t marked = static_cast<int64_t>(pixels.size());  // rows at most
 
-  std::vector<float> product(height * width);
+  std::vector<float> product(masks.pixels());
   const auto chunks = [](int64_t count) { return (count + kChunk - 1) / kChunk; };
   const Interpolate one = interpolate();
-  parallel_tasks(chunks(rows), [&](const auto& next) {
+  parallel_tasks(chunks(marked), [&](const auto& next) {
     const Scratch scratch(std::max(rgb.predicted.cols, xyz.predicted.cols));
     const auto discrepancy = [&](const Modality& side, const float* prediction, int64_t row) {
       const float* observed = interpolated(one, side.observed_tokens, side.observed, row, scratch.get());
       return kernels.discrepancy(prediction, observed, side.predicted.cols);
     };
     for (int64_t task; (task = next()) >= 0;)
-      for (int64_t row = task * kChunk; row < std::min(rows, (task + 1) * kChunk); ++row)
+      for (int64_t row = task * kChunk; row < std::min(marked, (task + 1) * kChunk); ++row)
         product[pixels[row]] =
             discrepancy(rgb, predicted[row], row) * discrepancy(xyz, row_of(xyz.predicted, row), row);
   });
-  parallel_tasks(chunks(height), [&](const auto& next) {
+  const int64_t lines = masks.images * masks.height;
+  parallel_tasks(chunks(lines), [&](const auto& next) {
     for (int64_t task; (task = next()) >= 0;)
-      for (int64_t y = task * kChunk; y < std::min(height, (task + 1) * kChunk); ++y)
-        box_filter(product, height, width, y, map + y * width);
+      for (int64_t line = task * kChunk; line < std::min(lines, (task + 1) * kChunk); ++line) {
+        const int64_t y = line % masks.height;
+        box_filter(product.data() + (line - y) * masks.width, masks.height, masks.width, y, map + line * masks.width);
+      }
   });
 }
 

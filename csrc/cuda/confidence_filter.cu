@@ -215,7 +215,7 @@ struct Plan {
     exhaustive = {carver.take<int>(query.rows), counters + 2};
     similarity = carver.take<float>(query.rows);
     partial = carver.take<uint64_t>(exact_search_scratch(exact_blocks));
-    starts = carver.take<int>(select_blocks(query.rows) + 1);
+    starts = carver.take<int>(select_blocks(query.rows));
     scratch = carver.used();
   }
 };
@@ -268,10 +268,14 @@ int64_t confidence_filter_scratch(const Rows& query, const Rows& bank, int devic
   return Plan(query, bank, device, nullptr).scratch;
 }
 
-int64_t confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, void* scratch,
-                          int64_t* index, int device, void* stream) {
+void confidence_filter(const Rows& query, const Rows& bank, double threshold, const bool* valid, void* scratch,
+                       int64_t* index, int64_t* count, int device, void* stream) {
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
+  if (query.rows == 0) {
+    check(cudaMemsetAsync(count, 0, sizeof *count, on), "confidence_filter: no rows");
+    return;
+  }
   Plan plan(query, bank, device, scratch);
   plan.filter.bound = largest_outside(static_cast<float>(threshold));
   plan.filter.valid = valid;
@@ -279,7 +283,7 @@ int64_t confidence_filter(const Rows& query, const Rows& bank, double threshold,
   check(cudaMemsetAsync(plan.filter.reliable, 0, query.rows, on), "confidence_filter: flags");
   check(cudaMemsetAsync(plan.filter.doubtful_count, 0, query.rows * sizeof(int), on), "confidence_filter: doubtful");
   if (bank.rows > 0) find_reliable(plan, on);
-  return select_rows(plan.filter.reliable, valid, query.rows, plan.starts, index, on);
+  select_rows(plan.filter.reliable, valid, query.rows, plan.starts, index, count, on);
 }
 
 }  // namespace cfr::cuda

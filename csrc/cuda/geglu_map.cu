@@ -3,6 +3,7 @@
 // multiplies them with the second layer's weights. The hidden layer of all pixels never exists; each of its units is
 // made once per 256 outputs. Products are fp32 multiply-adds; tensor cores (three tf32 products) would come next.
 #include "fma_tile.h"
+#include "listed.h"
 
 namespace cfr::cuda {
 namespace {
@@ -12,8 +13,8 @@ constexpr int kCached = 1024;  // entries of a block's pixels kept in shared mem
 __device__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
 
 __global__ void __launch_bounds__(kTileThreads, 2)
-    map_pixels(Rows projected, Interpolation all, const float* bias, Rows weight, const float* out_bias,
-               unsigned output_tiles, float* out) {
+    map_pixels(Rows projected, Interpolation all, const int64_t* count, const float* bias, Rows weight,
+               const float* out_bias, unsigned output_tiles, float* out) {
   __shared__ __align__(16) Panels panels;
   __shared__ int start[kTileLeft + 1];  // counted from the block's first entry
   __shared__ int64_t cached_source[kCached];
@@ -22,10 +23,18 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const int64_t pixel = static_cast<int64_t>(blockIdx.x / output_tiles) * kTileLeft;
   const int64_t first = static_cast<int64_t>(blockIdx.x % output_tiles) * kTileRight;
 
+  const int64_t real = real_rows(count, all.pixels);
+  if (pixel >= real) {
+    const int rows = static_cast<int>(min(int64_t(kTileLeft), all.pixels - pixel));
+    const int64_t column = first + threadIdx.x;
+    for (int i = 0; i < rows && column < outputs; ++i) out[(pixel + i) * outputs + column] = 0.0f;
+    return;
+  }
+
   // Pixels behind the last have no entries.
   const int64_t begin = all.offset[pixel];
   if (threadIdx.x <= kTileLeft)
-    start[threadIdx.x] = static_cast<int>(all.offset[min(pixel + int(threadIdx.x), all.pixels)] - begin);
+    start[threadIdx.x] = static_cast<int>(all.offset[min(pixel + int(threadIdx.x), real)] - begin);
   __syncthreads();
   const int entries = start[kTileLeft];
   const int64_t* source = all.source + begin;
@@ -73,21 +82,22 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     const int64_t row = pixel + Sums::row(i);
     for (int j = 0; j < 8; ++j) {
       const int64_t column = first + Sums::column(j);
-      if (row < all.pixels && column < outputs) out[row * outputs + column] = sums.value[i][j] + out_bias[column];
+      if (row < all.pixels && column < outputs)
+        out[row * outputs + column] = row < real ? sums.value[i][j] + out_bias[column] : 0.0f;
     }
   }
 }
 
 }  // namespace
 
-void geglu_map(const Rows& projected, const Interpolation& entries, const float* bias, const Rows& weight,
-               const float* out_bias, float* out, int device, void* stream) {
+void geglu_map(const Rows& projected, const Interpolation& entries, const int64_t* count, const float* bias,
+               const Rows& weight, const float* out_bias, float* out, int device, void* stream) {
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
   const unsigned pixel_tiles = blocks_for(entries.pixels, kTileLeft);
   const unsigned output_tiles = blocks_for(weight.rows, kTileRight);
-  CFR_LAUNCH(map_pixels, pixel_tiles * output_tiles, kTileThreads, 0, on, projected, entries, bias, weight, out_bias,
-             output_tiles, out);
+  CFR_LAUNCH(map_pixels, pixel_tiles * output_tiles, kTileThreads, 0, on, projected, entries, count, bias, weight,
+             out_bias, output_tiles, out);
   check(cudaGetLastError(), "geglu_map: map");
 }
 

@@ -48,9 +48,10 @@ struct PixelEntries {
   int count, row;  // fewer than 2^31 entries a pixel, and tokens
   float factor;
 
-  __device__ PixelEntries(const Interpolation& all, int64_t pixel) : row(0), factor(0) {
-    const int64_t begin = all.offset[pixel];
-    count = static_cast<int>(all.offset[pixel + 1] - begin);
+  // None of a pixel that is not `real`.
+  __device__ PixelEntries(const Interpolation& all, int64_t pixel, bool real = true) : row(0), factor(0) {
+    const int64_t begin = real ? all.offset[pixel] : 0;
+    count = real ? static_cast<int>(all.offset[pixel + 1] - begin) : 0;
     source = all.source + begin;
     weight = all.weight + begin;
     fetch(0);

@@ -2,6 +2,7 @@
 // two rows of one modality in registers, the observed one interpolated from tokens that live in the cache.
 #include "interpolation.h"
 #include "launch.h"
+#include "listed.h"
 #include "norms.h"
 #include "scan.h"
 
@@ -16,9 +17,10 @@ constexpr int kFloats = kWidth == 4 ? 36 : 16;
 constexpr int64_t kReach = 2;  // pixels on each side of the 5×5 window
 
 // taking[row] = the last i with replaced[i] = row; −1 before. Numbers out of range are passed over.
-__global__ void take_rows(const int64_t* replaced, int64_t count, int64_t rows, long long* taking) {
+__global__ void take_rows(const int64_t* replaced, const int64_t* count, int64_t listed, int64_t rows,
+                          long long* taking) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < count && replaced[i] >= 0 && replaced[i] < rows)
+  if (i < real_rows(count, listed) && replaced[i] >= 0 && replaced[i] < rows)
     atomicMax(taking + replaced[i], static_cast<long long>(i));
 }
 
@@ -100,11 +102,12 @@ __global__ void __launch_bounds__(kThreads, 2)
     product[first + threadIdx.x] = factor[2 * threadIdx.x] * factor[2 * threadIdx.x + 1];
 }
 
-// Means of 25 with zeros outside; the product is small enough to stay in the cache.
-__global__ void box_filter(const float* product, int64_t height, int64_t width, float* map) {
+// Means of 25 with zeros outside the image; the product is small enough to stay in the cache.
+__global__ void box_filter(const float* products, int64_t height, int64_t width, int64_t pixels, float* map) {
   const int64_t pixel = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (pixel >= height * width) return;
-  const int64_t y = pixel / width, x = pixel % width;
+  if (pixel >= pixels) return;
+  const int64_t y = pixel / width % height, x = pixel % width;
+  const float* product = products + (pixel - y * width - x);
   const int64_t top = max(int64_t(0), y - kReach), bottom = min(height - 1, y + kReach);
   const int64_t left = max(int64_t(0), x - kReach), right = min(width - 1, x + kReach);
   double sum = 0;
@@ -120,19 +123,20 @@ int64_t replace_and_score_scratch(int64_t rows, int64_t pixels) {
 }
 
 void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& replacement, const int64_t* replaced,
-                       const bool* valid, int64_t height, int64_t width, int64_t* scratch, float* product,
-                       float* map, int device, void* stream) {
+                       const int64_t* count, const cpu::Masks& masks, int64_t* scratch, float* product, float* map,
+                       int device, void* stream) {
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
-  const int64_t rows = rgb.predicted.rows, pixels = height * width;
+  const int64_t rows = rgb.predicted.rows, pixels = masks.pixels();
+  const bool* valid = masks.valid;
   const auto taking = reinterpret_cast<long long*>(scratch);
   int64_t* place = scratch + rows;
   rank(valid, pixels, place, place + pixels, on, "replace_and_score: ranks of the valid pixels");
   if (rows > 0)
     check(cudaMemsetAsync(taking, 0xff, rows * sizeof(long long), on), "replace_and_score: no replacement");
   if (replacement.rows > 0) {
-    CFR_LAUNCH(take_rows, blocks_for(replacement.rows, kThreads), kThreads, 0, on, replaced, replacement.rows, rows,
-               taking);
+    CFR_LAUNCH(take_rows, blocks_for(replacement.rows, kThreads), kThreads, 0, on, replaced, count,
+               replacement.rows, rows, taking);
     check(cudaGetLastError(), "replace_and_score: replaced rows");
   }
   bool aligned = true;
@@ -145,7 +149,8 @@ void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& rep
     CFR_LAUNCH((multiply<1>), blocks_for(pixels, kPixels), kThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
                pixels, product);
   check(cudaGetLastError(), "replace_and_score: discrepancies");
-  CFR_LAUNCH(box_filter, blocks_for(pixels, kThreads), kThreads, 0, on, product, height, width, map);
+  CFR_LAUNCH(box_filter, blocks_for(pixels, kThreads), kThreads, 0, on, product, masks.height, masks.width, pixels,
+             map);
   check(cudaGetLastError(), "replace_and_score: box filter");
 }
 

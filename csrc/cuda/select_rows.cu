@@ -1,6 +1,8 @@
 // Compaction in the order of the rows: blocks count, one warp adds up, blocks write.
 #include "select_rows.h"
 
+#include "../kernels.h"
+
 namespace cfr::cuda {
 namespace {
 
@@ -18,8 +20,8 @@ __global__ void count_rows(const bool* excluded, const bool* valid, int64_t rows
   if (threadIdx.x == 0) starts[blockIdx.x] = count;
 }
 
-// Each count becomes the sum of those before it; the total goes behind them. One warp.
-__global__ void add_up(int* starts, int64_t blocks) {
+// Each count becomes the sum of those before it. One warp.
+__global__ void add_up(int* starts, int64_t blocks, int64_t* total) {
   const int lane = threadIdx.x;
   int before = 0;
   for (int64_t first = 0; first < blocks; first += 32) {
@@ -32,7 +34,7 @@ __global__ void add_up(int* starts, int64_t blocks) {
     if (first + lane < blocks) starts[first + lane] = before + sum - own;
     before += __shfl_sync(kAll, sum, 31);
   }
-  if (lane == 0) starts[blocks] = before;
+  if (lane == 0) *total = before;
 }
 
 __global__ void write_rows(const bool* excluded, const bool* valid, int64_t rows, const int* starts,
@@ -52,21 +54,25 @@ __global__ void write_rows(const bool* excluded, const bool* valid, int64_t rows
 
 int64_t select_blocks(int64_t rows) { return (rows + kThreads - 1) / kThreads; }
 
-int64_t select_rows(const bool* excluded, const bool* valid, int64_t rows, int* starts, int64_t* index,
-                    cudaStream_t stream) {
-  if (rows == 0) return 0;
+void select_rows(const bool* excluded, const bool* valid, int64_t rows, int* starts, int64_t* index, int64_t* count,
+                 cudaStream_t stream) {
+  check(cudaMemsetAsync(index, 0, rows * sizeof(int64_t), stream), "rows: none");
   const int64_t blocks = select_blocks(rows);
   CFR_LAUNCH(count_rows, blocks_for(rows, kThreads), kThreads, 0, stream, excluded, valid, rows, starts);
   check(cudaGetLastError(), "rows: count");
-  CFR_LAUNCH(add_up, 1, 32, 0, stream, starts, blocks);
+  CFR_LAUNCH(add_up, 1, 32, 0, stream, starts, blocks, count);
   check(cudaGetLastError(), "rows: add up");
   CFR_LAUNCH(write_rows, blocks_for(rows, kThreads), kThreads, 0, stream, excluded, valid, rows, starts, index);
   check(cudaGetLastError(), "rows: write");
-  int count = 0;
-  check(cudaMemcpyAsync(&count, starts + blocks, sizeof count, cudaMemcpyDeviceToHost, stream),
-        "rows: number");
-  check(cudaStreamSynchronize(stream), "rows: number");
-  return count;
+}
+
+int64_t read_number(const int64_t* number, int device, void* stream) {
+  const DeviceGuard guard(device);
+  const auto on = static_cast<cudaStream_t>(stream);
+  int64_t value = 0;
+  check(cudaMemcpyAsync(&value, number, sizeof value, cudaMemcpyDeviceToHost, on), "number: copy");
+  check(cudaStreamSynchronize(on), "number: wait");
+  return value;
 }
 
 }  // namespace cfr::cuda

@@ -5,6 +5,7 @@
 #include <cfloat>
 
 #include "launch.h"
+#include "listed.h"
 #include "vectors.h"
 
 namespace cfr::cuda {
@@ -68,12 +69,15 @@ __device__ inline void combine(const Rows& values, const Aligned& aligned, float
 
 // `out` is `to`, for reading.
 __global__ void __launch_bounds__(32 * kWarps)
-    attend(cpu::Lists attention, Aligned aligned, float scale, Rows out, float* to) {
+    attend(cpu::Lists attention, Aligned aligned, float scale, const int64_t* real, Rows out, float* to) {
   const auto& [query, keys, values, index, k] = attention;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   if (row >= query.rows) return;
-  if (k == 0) combine(values, aligned, 0.0f, 0, 0, true, 1.0f, out, to, row);
+  if (k == 0 || row >= real_rows(real, query.rows)) {
+    combine(values, aligned, 0.0f, 0, 0, true, 1.0f, out, to, row);
+    return;
+  }
   // −FLT_MAX, as −∞ less −∞ would be NaN. A NaN is never the highest, but makes the total NaN.
   float highest = -FLT_MAX, total = 0.0f;
   for (int64_t first = 0; first < k; first += 32) {
@@ -101,14 +105,15 @@ __global__ void __launch_bounds__(32 * kWarps)
 
 }  // namespace
 
-void topk_attention(const cpu::Lists& attention, float scale, float* out, int device, void* stream) {
+void topk_attention(const cpu::Lists& attention, float scale, const int64_t* count, float* out, int device,
+                    void* stream) {
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
   const int64_t rows = attention.query.rows, cols = attention.values.cols;
   const Rows result = {out, rows, cols, cols};
   const Aligned aligned = {is_aligned(attention.query), is_aligned(attention.keys), is_aligned(attention.values),
                            is_aligned(result)};
-  CFR_LAUNCH(attend, blocks_for(rows, kWarps), 32 * kWarps, 0, on, attention, aligned, scale, result, out);
+  CFR_LAUNCH(attend, blocks_for(rows, kWarps), 32 * kWarps, 0, on, attention, aligned, scale, count, result, out);
   check(cudaGetLastError(), "topk_attention");
 }
 

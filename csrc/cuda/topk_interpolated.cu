@@ -2,6 +2,7 @@
 // stays in the last-level cache; a warp a pixel combines them and keeps the k best. The pixel's own norm does not
 // change the order. Keys are visited in ascending order, so ties go to the lower index.
 #include "fma_tile.h"
+#include "listed.h"
 #include "norms.h"
 #include "topk_list.h"
 
@@ -45,24 +46,29 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     }
 }
 
-// Goes on with the lists of all pixels, `best` [pixels, k] and `index`, over keys [begin, begin + count).
+// Goes on with the lists of the listed pixels, `best` [list.size, k] and `index`, over keys [begin, begin + count).
 __global__ void __launch_bounds__(32 * kWarps)
-    search(Interpolation all, const float* product, int64_t width, int64_t begin, int64_t count, int k, float* best,
-           int64_t* index) {
-  const int64_t pixel = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (pixel >= all.pixels) return;
+    search(Interpolation all, Listed list, const float* product, int64_t width, int64_t begin, int64_t count, int k,
+           float* best, int64_t* index) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (row >= list.size) return;
   const int lane = threadIdx.x % 32;
   const bool listed = lane < k;
-  float value = listed && begin > 0 ? best[pixel * k + lane] : -INFINITY;
-  int place = listed && begin > 0 ? static_cast<int>(index[pixel * k + lane]) : 0;
+  if (row >= real_rows(list)) {
+    if (listed) index[row * k + lane] = 0;
+    return;
+  }
+  float value = listed && begin > 0 ? best[row * k + lane] : -INFINITY;
+  int place = listed && begin > 0 ? static_cast<int>(index[row * k + lane]) : 0;
+  const int64_t pixel = listed_row(list, row);
   const int64_t entry = all.offset[pixel], end = all.offset[pixel + 1];
   for (int64_t first = 0; first < count; first += 32 * kSteps) {
     float candidate[kSteps] = {};
     for (int64_t j = entry; j < end; ++j) {
-      const float* row = product + all.source[j] * width + first + lane;
+      const float* from = product + all.source[j] * width + first + lane;
       const float factor = all.weight[j];
       for (int step = 0; step < kSteps; ++step)
-        if (first + 32 * step + lane < count) candidate[step] = fmaf(row[32 * step], factor, candidate[step]);
+        if (first + 32 * step + lane < count) candidate[step] = fmaf(from[32 * step], factor, candidate[step]);
     }
     const float last = __shfl_sync(kAllLanes, value, k - 1);
     bool open = false;
@@ -73,8 +79,8 @@ __global__ void __launch_bounds__(32 * kWarps)
             place);
   }
   if (listed) {
-    best[pixel * k + lane] = value;
-    index[pixel * k + lane] = place;
+    best[row * k + lane] = value;
+    index[row * k + lane] = place;
   }
 }
 
@@ -85,8 +91,9 @@ int64_t topk_interpolated_width(int64_t tokens, int64_t keys) {
   return min(keys, max(int64_t(kTileRight), wanted));
 }
 
-void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Rows& keys, int64_t k, float* key_scale,
-                       float* product, float* best, int64_t* index, int device, void* stream) {
+void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Listed& list, const Rows& keys,
+                       int64_t k, float* key_scale, float* product, float* best, int64_t* index, int device,
+                       void* stream) {
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
   const int64_t width = topk_interpolated_width(tokens.rows, keys.rows);
@@ -100,7 +107,7 @@ void topk_interpolated(const Rows& tokens, const Interpolation& entries, const R
                  key_tiles, product);
       check(cudaGetLastError(), "topk_interpolated: products");
     }
-    CFR_LAUNCH(search, blocks_for(entries.pixels, kWarps), 32 * kWarps, 0, on, entries, product, width, begin, count,
+    CFR_LAUNCH(search, blocks_for(list.size, kWarps), 32 * kWarps, 0, on, entries, list, product, width, begin, count,
                static_cast<int>(k), best, index);
     check(cudaGetLastError(), "topk_interpolated: search");
   }
