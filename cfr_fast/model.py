@@ -20,7 +20,7 @@ from cfr_fast.calibrate import (
     quantile_theta,
     score_threshold,
 )
-from cfr_fast.data import Sample, frame_of, prepare
+from cfr_fast.data import Sample, frame_of, is_prepared, prepare
 from cfr_fast.errors import InputError, NotFittedError
 from cfr_fast.extractors import Extractor, create_extractor
 from cfr_fast.extractors.tokens import token_fields
@@ -35,6 +35,8 @@ from cfr_fast.result import Result
 from cfr_fast.retriever import train_retriever
 from cfr_fast.scoring import score_map
 from cfr_fast.settings import Settings
+
+KEPT = "no background was found: every point is kept"
 
 
 class CFR:
@@ -274,7 +276,8 @@ class CFR:
         whole = frame_of(cleaned)
         frame = frame_of(cleaned, crop=True) if wanted.crop else whole
         rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
-        return Features.of(frame, whole, rgb, xyz, background)
+        notes = (KEPT,) if wanted.background == "auto" and not is_prepared(cleaned) else ()
+        return Features.of(frame, whole, rgb, xyz, background, notes)
 
     def _views(self, shots: Sequence[Sample], views: int, purpose: int, title: str) -> Iterator[Features]:
         made = normal_views(shots, views, self.settings.seed, purpose)

@@ -55,6 +55,7 @@ class ToyResult:
     localization_map: np.ndarray
     valid: np.ndarray
     frame: ToyFrame
+    notes: tuple[str, ...] = ()
 
 
 class ToyDetector:
