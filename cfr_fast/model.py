@@ -30,7 +30,7 @@ from cfr_fast.learned import Learned
 from cfr_fast.mappers import train_mappers
 from cfr_fast.memory import build_banks, draw_rows
 from cfr_fast.presets import preset_settings
-from cfr_fast.progress import display, track
+from cfr_fast.progress import display, stage, track
 from cfr_fast.result import Result
 from cfr_fast.retriever import train_retriever
 from cfr_fast.scoring import score_map
@@ -306,9 +306,10 @@ class CFR:
         kept = features
         if wanted.bank_background:
             kept = [self._features(shot, background=True) for shot in shots]
-        pairs, learned.rgb_bank = build_banks(
-            [found.rgb for found in kept], [found.xyz for found in kept], wanted.coreset, wanted.seed
-        )
+        with stage("Selecting banks"):
+            pairs, learned.rgb_bank = build_banks(
+                [found.rgb for found in kept], [found.xyz for found in kept], wanted.coreset, wanted.seed
+            )
         learned.pairs = draw_rows(pairs, wanted.bank_rows, wanted.seed)
         if wanted.replacement in ("attention", "bank"):
             learned.retriever = train_retriever(

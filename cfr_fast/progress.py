@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.progress import (
 T = TypeVar("T")
 
 _display: Progress | None = None
+_watcher: Callable[[str], AbstractContextManager[object]] = nullcontext
 
 
 @contextmanager
@@ -48,18 +49,43 @@ def display(enabled: bool | None = None) -> Iterator[None]:
             _display = None
 
 
+@contextmanager
+def watched(watcher: Callable[[str], AbstractContextManager[object]]) -> Iterator[None]:
+    """Run every stage inside ``watcher(description)``, to time it for example."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
+
+
+@contextmanager
+def stage(description: str) -> Iterator[None]:
+    """Show that something of unknown length is under way, on the current display, if there is one."""
+    with _watcher(description), _task(description, None):
+        yield
+
+
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items`, advancing a bar on the current display, if there is one."""
-    if _display is None:
-        yield from items
-        return
+    """Yield `items`, advancing a bar on the current display, if there is one; a stage of its own."""
     if total is None and isinstance(items, Sized):
         total = len(items)
+    with _watcher(description), _task(description, total) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+@contextmanager
+def _task(description: str, total: int | None) -> Iterator[Callable[[], object]]:
+    """A bar on the display, and what advances it."""
+    if _display is None:
+        yield lambda: None
+        return
     screen = _display
     task = screen.add_task(description, total=total)
     try:
-        for item in items:
-            yield item
-            screen.advance(task)
+        yield lambda: screen.advance(task)
     finally:
         screen.remove_task(task)
