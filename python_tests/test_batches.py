@@ -106,6 +106,24 @@ def test_attention_of_transformers_is_fused(model: str, monkeypatch: pytest.Monk
     assert len(calls) == depth
 
 
+def test_autocast_takes_effect_on_cuda_alone() -> None:
+    plain, cast = (Backbone("resnet10t", **TINY, autocast=flag) for flag in (False, True))
+    image = [torch.rand(3, 64, 64)]
+    assert torch.equal(plain.tokens(image), cast.tokens(image))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("model", ["resnet10t", "vit_tiny_patch16_224"])
+def test_autocast_on_a_device_rounds_to_bfloat16(model: str) -> None:
+    cpu, exact, cast = (Backbone(model, **TINY, autocast=flag) for flag in (False, False, True))
+    image = [torch.rand(3, 64, 64)]
+    wanted = cpu.tokens(image)
+    close, found = (backbone.to("cuda").tokens(image).cpu() for backbone in (exact, cast))
+    assert close.dtype == found.dtype == torch.float32
+    assert (close - wanted).norm() < 5e-3 * wanted.norm()
+    assert (close - wanted).norm() < (found - wanted).norm() < 5e-2 * wanted.norm()
+
+
 @pytest.fixture
 def fresh_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
