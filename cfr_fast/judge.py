@@ -16,6 +16,8 @@ from cfr_fast.ops import Interpolated
 from cfr_fast.result import Result
 from cfr_fast.scoring import localization_map, score_map
 
+NOTHING = "no pixel has both features: nothing was judged"
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -27,6 +29,7 @@ class Features:
         rgb: features of the V valid pixels.
         xyz: of the same pixels.
         valid: bool [size, size] with V True pixels.
+        notes: what a user should know about the sample, a sentence each.
     """
 
     frame: Frame
@@ -34,16 +37,23 @@ class Features:
     rgb: Interpolated
     xyz: Interpolated
     valid: Tensor
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def of(
-        frame: Frame, whole: Frame, rgb: FeatureField, xyz: FeatureField, background: bool = False
+        frame: Frame,
+        whole: Frame,
+        rgb: FeatureField,
+        xyz: FeatureField,
+        background: bool = False,
+        notes: tuple[str, ...] = (),
     ) -> Features:
-        """From the fields of both kinds; with `background` every pixel counts as valid."""
+        """From the fields of both kinds, whose notes follow `notes`; `background`: every pixel is valid."""
         valid = rgb.valid & xyz.valid
         pixel = torch.arange(rgb.pixels, device=valid.device) if background else valid.nonzero()[:, 0]
         colors, shapes = (field.interpolated.select(pixel).compact() for field in (rgb, xyz))
-        return Features(frame, whole, colors, shapes, valid.reshape(rgb.shape))
+        notes = notes + rgb.notes + xyz.notes
+        return Features(frame, whole, colors, shapes, valid.reshape(rgb.shape), notes)
 
     @property
     def count(self) -> int:
@@ -88,6 +98,7 @@ def judged(name: str, features: Features, found: Tensor, replaced_rows: Tensor, 
         grids = [
             torch.from_numpy(whole.grid_map(frame.to_source(grid.cpu().numpy()), size)) for grid in grids
         ]
+    notes = features.notes if features.count else (*features.notes, NOTHING)
     return Result(
         name=name,
         score=score,
@@ -102,4 +113,5 @@ def judged(name: str, features: Features, found: Tensor, replaced_rows: Tensor, 
         valid=grids[1].cpu().numpy() > 0.5,
         replaced=grids[2].cpu().numpy() > 0.5,
         frame=whole,
+        notes=notes,
     )

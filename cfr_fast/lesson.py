@@ -14,6 +14,7 @@ from cfr_fast.learned import Learned
 from cfr_fast.mappers import CyclicMappers, train_mappers
 from cfr_fast.memory import KeyValueBank, build_banks, draw_rows
 from cfr_fast.ops import Interpolated
+from cfr_fast.progress import stage
 from cfr_fast.retriever import AttentionRetriever, train_retriever
 from cfr_fast.scoring import score_map
 from cfr_fast.settings import Settings
@@ -22,17 +23,26 @@ T = TypeVar("T")
 
 
 class PixelFeatures(NamedTuple):
-    """The sparse features of one view's valid pixels, in raster order.
+    """The sparse features of one view's pixels, in raster order: the valid ones, or all.
 
     Args:
         rgb: features of V pixels.
         xyz: of the same pixels.
-        valid: bool [size, size] with V True pixels.
+        valid: bool [size, size], V True pixels unless V counts the background too.
     """
 
     rgb: Interpolated
     xyz: Interpolated
     valid: Tensor
+
+    def without_background(self) -> PixelFeatures:
+        """The valid pixels alone."""
+        valid = self.valid.reshape(-1)
+        if self.rgb.pixels < valid.numel():
+            return self
+        rows = valid.nonzero()[:, 0]
+        rgb, xyz = (part.select(rows).compact() for part in (self.rgb, self.xyz))
+        return PixelFeatures(rgb, xyz, self.valid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +111,8 @@ def memory_banks(lesson: Lesson, wanted: Settings) -> tuple[KeyValueBank, Tensor
 
     def build() -> tuple[KeyValueBank, Tensor]:
         rgb, xyz = [found.rgb for found in lesson.bank], [found.xyz for found in lesson.bank]
-        return build_banks(rgb, xyz, wanted.coreset, wanted.seed)
+        with stage("Selecting banks"):
+            return build_banks(rgb, xyz, wanted.coreset, wanted.seed)
 
     return lesson.once(("banks", wanted.coreset, wanted.seed), build)
 

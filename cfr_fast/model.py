@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cfr_fast import artifact, authors
 from cfr_fast.calibrate import CALIBRATE, LEARN, normal_views
-from cfr_fast.data import Sample, frame_of, prepare
+from cfr_fast.data import Sample, frame_of
 from cfr_fast.errors import InputError, NotFittedError
 from cfr_fast.extractors import Extractor, create_extractor
 from cfr_fast.extractors.tokens import token_fields
@@ -24,6 +24,7 @@ from cfr_fast.judge import Features, judged
 from cfr_fast.learned import Learned
 from cfr_fast.lesson import Lesson, PixelFeatures, learn
 from cfr_fast.memory import draw_rows
+from cfr_fast.observe import observe
 from cfr_fast.presets import preset_settings
 from cfr_fast.progress import display, track
 from cfr_fast.result import Result
@@ -131,14 +132,13 @@ class CFR:
         """
         with display(self.progress), torch.no_grad():
             taken = normal_samples(list(samples_of(samples)))
-            shots = []
+            bank, shots = [], []
             for shot in track(taken, "Extracting features"):
-                shots.append(self._features(shot).pixels)
+                seen = self._observe([shot], self.settings.bank_background)[0].pixels
+                bank.append(seen)
+                shots.append(seen.without_background())
                 if shots[-1].rgb.pixels == 0:
                     raise InputError(f"sample {shot.name!r}", "pixels with features of both kinds", "none")
-            bank = shots
-            if self.settings.bank_background:
-                bank = [self._features(shot, background=True).pixels for shot in taken]
             views = self._views(taken, self.settings.shot_views, LEARN, "Extracting views")
             kept = tuple(view for view in views if view.rgb.pixels)
             further = tuple(self._views(taken, self.settings.calibration_views, CALIBRATE, "Calibrating"))
@@ -192,7 +192,7 @@ class CFR:
     def features(self, sample: Sample) -> Features:
         """What the frozen extractors see of a sample: all that judging it takes."""
         with torch.no_grad():
-            return self._features(sample)
+            return self._observe([sample])[0]
 
     def predict_features(self, name: str, features: Features) -> Result:
         """Judge the sample called `name` from its `features`.
@@ -312,24 +312,15 @@ class CFR:
             )
         return self._extractors
 
-    def _features(self, sample: Sample, background: bool = False) -> Features:
-        """Prepare, frame and extract; with `background` every pixel counts as valid."""
-        wanted = self.settings
-        cleaned = prepare(sample, wanted.background, wanted.seed)
-        whole = frame_of(cleaned)
-        frame = frame_of(cleaned, crop=True) if wanted.crop else whole
-        rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
-        return Features.of(frame, whole, rgb, xyz, background)
-
-    def _features_many(self, samples: Sequence[Sample]) -> list[Features]:
-        return [self._features(sample) for sample in samples]
+    def _observe(self, samples: Sequence[Sample], background: bool = False) -> list[Features]:
+        return observe(samples, self.extractors, self.settings, self.device, background)
 
     def _views(
         self, shots: Sequence[Sample], views: int, purpose: int, title: str
     ) -> Iterator[PixelFeatures]:
         made = normal_views(shots, views, self.settings.seed, purpose)
         for view in track(made, title, views * len(shots)):
-            yield self._features(view).pixels
+            yield self._observe([view])[0].pixels
 
     def _maps(self, features: Sequence[Features], learned: Learned) -> list[tuple[Tensor, Tensor]]:
         """Per sample the discrepancy map and the replaced rows, all in one step."""
@@ -343,7 +334,7 @@ class CFR:
     def _judge(self, samples: Sequence[Sample], learned: Learned) -> list[Result]:
         """At least one sample."""
         with torch.no_grad():
-            features = self._features_many(samples)
+            features = self._observe(samples)
             maps = self._maps(features, learned)
             return [
                 judged(sample.name, seen, *found, learned)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _display: Progress | None = None
 _decided = False
+_watcher: Callable[[str], AbstractContextManager[object]] = nullcontext
 
 
 class TimeLeft(ProgressColumn):
@@ -72,11 +73,29 @@ def display(enabled: bool | None = None) -> Iterator[None]:
         _display, _decided = None, False
 
 
+@contextmanager
+def watched(watcher: Callable[[str], AbstractContextManager[object]]) -> Iterator[None]:
+    """Run every stage inside ``watcher(description)``, to time it for example."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
+
+
+@contextmanager
+def stage(description: str) -> Iterator[None]:
+    """Show that something of unknown length is under way, on the current display, if there is one."""
+    with _watcher(description), counter(description, None):
+        yield
+
+
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items`, advancing a bar on the current display, if there is one."""
+    """Yield `items`, advancing a bar on the current display, if there is one; a stage of its own."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    with counter(description, total) as show:
+    with _watcher(description), counter(description, total) as show:
         for number, item in enumerate(items, 1):
             yield item
             show(number)

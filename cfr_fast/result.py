@@ -30,6 +30,8 @@ class Result:
         valid: bool [size, size], pixels with features of both modalities.
         replaced: bool [size, size], pixels whose prediction was replaced.
         frame: the square view of the whole sample, with the cleaned point cloud; the grids lie over it.
+        notes: what to know about the sample before trusting the rest, a sentence each: background that was
+            not found, fewer groups of points than usual, nothing to judge. Empty as a rule.
     """
 
     name: str
@@ -45,18 +47,21 @@ class Result:
     valid: NDArray[np.bool_]
     replaced: NDArray[np.bool_]
     frame: Frame
+    notes: tuple[str, ...] = ()
 
     def verdict(self) -> Verdict:
-        """The numbers without the maps, for long runs."""
-        return Verdict(self.name, self.score, self.threshold, self.label, self.replaced_fraction)
+        """The numbers and notes without the maps, for long runs."""
+        numbers = (self.name, self.score, self.threshold, self.label, self.replaced_fraction)
+        return Verdict(*numbers, self.notes)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A result's numbers; fields as in `Result`."""
+    """A result's numbers and notes; fields as in `Result`."""
 
     name: str
     score: float
     threshold: float
     label: bool
     replaced_fraction: float
+    notes: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from cfr_fast import ops
 from cfr_fast.mappers import seeded
 from cfr_fast.memory import KeyValueBank
 from cfr_fast.ops import Interpolated
-from cfr_fast.progress import track
+from cfr_fast.progress import stage, track
 
 
 class AttentionRetriever(nn.Module):
@@ -128,7 +128,8 @@ def train_retriever(
     retriever.to(bank.keys.device)
     optimizer = torch.optim.Adam(retriever.parameters(), lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    indices = [None if candidates is None else find_candidates(xyz, bank, candidates) for _, xyz in shots]
+    with stage("Finding candidates"):
+        indices = [None if candidates is None else find_candidates(xyz, bank, candidates) for _, xyz in shots]
     for _ in track(range(epochs), "Training retriever"):
         for shot in torch.randperm(len(shots), generator=generator).tolist():
             rgb, xyz = shots[shot]

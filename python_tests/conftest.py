@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from cfr_fast.ops import loader
+from cfr_fast.ops import loader, registry
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -62,15 +65,40 @@ def weights() -> Path:
     return _existing(SHARED / "weights")
 
 
-@pytest.fixture(params=["avx2", "portable"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test with every CPU variant of the native library."""
+@contextmanager
+def _cpu_kernels(variant: str) -> Iterator[None]:
     library = loader.load()
     if library is None:
         pytest.skip("no native library here")
-    if request.param not in library.module.cpu_kernels():
-        pytest.skip(f"this processor has no {request.param}")
+    if variant not in library.module.cpu_kernels():
+        pytest.skip(f"this processor has no {variant}")
     before = library.module.current_cpu_kernels()
-    library.module.use_cpu_kernels(request.param)
-    yield request.param
+    library.module.use_cpu_kernels(variant)
+    yield
     library.module.use_cpu_kernels(before)
+
+
+@pytest.fixture(params=["avx2", "portable"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test with every CPU variant of the native library."""
+    with _cpu_kernels(request.param):
+        yield request.param
+
+
+ON_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_DEVICE)
+
+
+@pytest.fixture(params=["reference", "avx2", "portable", pytest.param("cuda", marks=ON_DEVICE)])
+def device_of_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run a test with every implementation of the ops; gives the device that it runs on."""
+    loader.ready()
+    if request.param == "cuda":
+        assert all(registry.has_cuda_kernel(name) for name in ("topk_cosine", "replace_and_score"))
+        yield "cuda"
+    elif request.param == "reference":
+        namespace = SimpleNamespace(**{op.name: op.reference for op in registry.OPS})
+        monkeypatch.setattr(torch.ops, registry.NAMESPACE, namespace)
+        yield "cpu"
+    else:
+        with _cpu_kernels(request.param):
+            yield "cpu"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from cfr_fast.benchmark import RACES, SLOW, Machine, Outcome, Race, Stage, dense, memory, report, run
+from cfr_fast.benchmark import RACES, SLOW, Machine, Outcome, Race, Stage, dense, memory, paper, report, run
 from cfr_fast.cli import main
+from cfr_fast.data import Sample
 from cfr_fast.mappers import CyclicMappers
 
 MACHINE = Machine("processor", 2, "2.13", "avx2", sgemm=100.0, fma_peak=200.0, copy=20.0)
@@ -101,6 +103,87 @@ def test_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["machine"]["fma_peak"] is None or found["machine"]["fma_peak"] > 0
     assert found["races"][0]["race"] == "knn"
     assert found["races"][0]["ours"] > 0
+
+
+@pytest.fixture(scope="module")
+def timing() -> paper.Timing:
+    """The paper's configuration with tiny networks."""
+    network = {"depth": 1, "embed_dim": 24, "num_heads": 2, "img_size": 32}
+    return paper.measure(
+        paper.made_up_sample(64),
+        epochs=4,
+        rounds=1,
+        size=32,
+        rgb="timm:vit_tiny_patch16_224",
+        rgb_options={"weights": "random", "input_size": 32, "model_kwargs": network},
+        xyz_options={"weights": "random", "groups": 20, "neighbours": 8},
+        calibration_views=1,
+    )
+
+
+def test_every_stage_of_the_paper_is_timed(timing: paper.Timing) -> None:
+    assert 0.45 < timing.valid < 0.7  # pooled neighbourhoods reach beyond the disc, on a small grid by far
+    assert timing.replaced == pytest.approx(0.25, abs=0.01)
+    parts = {cost.stage: cost for cost in timing.extraction}
+    assert list(parts) == ["preparation", "RGB", "3D", "bare RGB network", "bare 3D network"]
+    seconds = [cost.seconds for cost in timing.extraction]
+    assert timing.ratio == pytest.approx(sum(seconds[:3]) / sum(seconds[3:]))
+    stages = [cost.stage for cost in timing.fit]
+    assert stages == [
+        *("Extracting features", "Extracting views", "Training mappers", "Selecting banks"),
+        *("Finding candidates", "Training retriever", "Calibrating", "everything else", "fit"),
+    ]
+    assert all(cost.seconds >= 0 for cost in [*timing.extraction, *timing.fit, timing.predict])
+    assert timing.fit[-1].seconds == pytest.approx(sum(cost.seconds for cost in timing.fit[:-1]))
+    if memory.available():
+        assert timing.peak is not None
+        assert timing.peak >= (timing.predict.peak or 0) > 1 << 20
+
+
+def test_epochs_are_carried_over_to_a_hundred() -> None:
+    stages = [paper.Cost("Selecting banks", 3.0, 7), paper.Cost("Training mappers", 2.0, 5)]
+    found = {cost.stage: (cost.seconds, cost.peak) for cost in paper._fit_costs(stages, 6.0, epochs=4)}
+    assert found == {
+        "Selecting banks": (3.0, 7),
+        "Training mappers": (50.0, 5),
+        "everything else": (1.0, None),
+        "fit": (54.0, 7),
+    }
+
+
+def test_the_paper_on_the_command_line(
+    timing: paper.Timing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = replace(timing, ratio=1.5, peak=None)
+    asked: list[tuple[str, int, int]] = []
+
+    def measured(sample: Sample, epochs: int, rounds: int) -> paper.Timing:
+        asked.append((sample.name, epochs, rounds))
+        return slow
+
+    monkeypatch.setattr(paper, "measure", measured)
+    monkeypatch.setattr("cfr_fast.benchmark.measure_machine", lambda: MACHINE)
+    assert main(["bench", "paper", "--epochs", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["machine"]["sgemm"] == 100.0
+    assert found["paper"]["bars_met"] == {"fit": True, "predict": True, "extraction": False}
+    assert found["paper"]["fit"][-1]["seconds"] == timing.fit[-1].seconds
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["bench", "paper"]) == 0
+    printed = capsys.readouterr().out
+    assert "extraction takes 1.50 × the bare networks" in printed
+    assert "extraction: not met" in printed
+    assert "Training retriever" in printed
+    assert asked == [("made-up disc", 2, 3), ("made-up disc", 100, 3)]
+    for wrong in (
+        "paper knn",
+        "knn --epochs 2",
+        "--sample a.png",
+        "paper --epochs 0",
+        "paper --sample no.png",
+    ):
+        assert main(["bench", *wrong.split()]) == 2
+    assert len(asked) == 2
 
 
 def test_peak_memory_counts_what_was_freed_again() -> None:

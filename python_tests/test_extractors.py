@@ -263,7 +263,11 @@ def test_dino_returns_from_its_state_and_from_files(dino: Extractor, tmp_path: P
     torch.save(dino.state(), path)  # the published names are timm's
     loaded = create_extractor("dino_vitb8", "rgb", weights=str(path))
     restored = restore_extractor(json.loads(json.dumps(loaded.config())), loaded.state())
-    assert restored.config() == {"name": "dino_vitb8", "role": "rgb", "options": {"autocast": True}}
+    assert restored.config() == {
+        "name": "dino_vitb8",
+        "role": "rgb",
+        "options": {"autocast": True, "compile": False},
+    }
     tokens = dino.extract(bumps(), SIZE).tokens
     assert torch.equal(restored.to("cpu").extract(bumps(), SIZE).tokens, tokens)
     with pytest.raises(InputError, match=r"dino_vitbase8.*'resnet10t'.*missing, first"):

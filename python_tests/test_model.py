@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,35 @@ def test_result_is_complete_and_consistent(model: CFR) -> None:
     assert not (result.replaced & ~result.valid).any()
     assert result.localization_map[result.localization_map > 0].mean() == pytest.approx(1, rel=1e-5)
     assert result.anomaly_map.max() <= result.score * 1.0001
+
+
+def test_notes_say_what_to_know_before_trusting_a_result(good: list[Sample], model: CFR) -> None:
+    assert model.predict(good[0]).notes == ()
+    between = np.zeros_like(good[0].xyz)
+    between[1, 1] = (0.1, 0.1, 0.5)  # the grid of 48 takes every other pixel of 96
+    result = model.predict(Sample(good[0].rgb, between))
+    assert result.notes == ("no pixel has both features: nothing was judged",)
+    assert (result.score, result.label, result.verdict().notes) == (0.0, False, result.notes)
+    bumpy = good[0].xyz.copy()
+    bumpy[...] = np.random.default_rng(0).random(bumpy.shape, np.float32) + np.float32(0.5)
+    seen = CFR(**FAST | {"background": "auto"})
+    seen._learned = model.learned
+    assert seen.predict(Sample(good[0].rgb, bumpy)).notes == ("no background was found: every point is kept",)
+    assert seen.predict(good[0]).notes == ()
+
+
+def test_clouds_with_few_points_are_judged_and_noted(good: list[Sample]) -> None:
+    options = {"weights": "random", "groups": 40, "neighbours": 8}
+    fitted = CFR(xyz="point_mae", xyz_options=options, **FAST).fit(good[:1])
+    sparse = good[1].xyz.copy()
+    sparse[np.arange(96)[:, None] % 12 + np.arange(96) % 12 > 0] = 0
+    sparse[:, :60] = 0
+    result = fitted.predict(Sample(good[1].rgb, sparse))
+    (note,) = result.notes
+    assert re.fullmatch(r"\d+ groups of points instead of 40: \d+ points are usable", note)
+    assert result.valid.any()
+    assert np.isfinite(result.score)
+    assert fitted.predict(good[1]).notes == ()
 
 
 def test_the_same_seed_gives_the_same_model(good: list[Sample], model: CFR) -> None:

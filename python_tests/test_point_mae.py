@@ -104,7 +104,7 @@ def direct_tokens(state: dict[str, Tensor], points: Tensor, center: Tensor, neig
 
 def test_the_encoder_is_its_definition(extractor: PointMAE, state: dict[str, Tensor]) -> None:
     points = random_cloud(90)
-    tokens, center = extractor.tokens(points)
+    ((tokens, center),) = extractor.tokens([points])
     assert tokens.shape == (20, 1152)
     distance = (points[center][:, None] - points).norm(dim=2)
     expected = direct_tokens(state, points, center, distance.argsort(dim=1, stable=True)[:, :12])
@@ -114,7 +114,7 @@ def test_the_encoder_is_its_definition(extractor: PointMAE, state: dict[str, Ten
 def test_tokens_of_a_real_sample(golden: Path, state: dict[str, Tensor]) -> None:
     units = load_file(golden / "units.safetensors")
     cloud = units["pointmae.organized_xyz"].permute(1, 2, 0)
-    tokens, center = PointMAE(state=state).tokens(cloud[(cloud != 0).all(dim=2)])
+    ((tokens, center),) = PointMAE(state=state).tokens([cloud[(cloud != 0).all(dim=2)]])
     assert torch.equal(center, units["pointmae.center_index"])
     expected = units["pointmae.tokens"].T
     assert (tokens - expected).norm() < 1e-3 * expected.norm()
@@ -122,9 +122,9 @@ def test_tokens_of_a_real_sample(golden: Path, state: dict[str, Tensor]) -> None
 
 def test_groups_embedded_in_parts_are_the_same(extractor: PointMAE, monkeypatch: pytest.MonkeyPatch) -> None:
     points = random_cloud(90)
-    whole, _ = extractor.tokens(points)
+    ((whole, _),) = extractor.tokens([points])
     monkeypatch.setattr("cfr_fast.extractors.point_encoder.ROWS", 36)
-    torch.testing.assert_close(extractor.tokens(points)[0], whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(extractor.tokens([points])[0][0], whole, rtol=1e-4, atol=1e-4)
 
 
 def test_points_near_the_camera_are_no_centres_except_the_first() -> None:

@@ -72,6 +72,20 @@ def test_verdicts_are_a_table():
     assert found[2:] == ["30", "anomalous", "25.0%"]
 
 
+def test_notes_are_shown_and_written_where_there_are_any(tmp_path):
+    noted = replace(judged("a", "good")[1], notes=("first [note]", "second"))
+    console = Console(width=120, file=io.StringIO())
+    console.print(verdict_table([noted, judged()[1]]))
+    text = console.file.getvalue()
+    assert all(word in text for word in ("notes", "first [note]", "second"))
+    for write, name in ((write_scores_csv, "scores.csv"), (write_scores_json, "scores.json")):
+        write(tmp_path / name, [noted, judged()[1]])
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
+    assert [row["notes"] for row in rows] == ["first [note]; second", ""]
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert [row["notes"] for row in content] == [["first [note]", "second"], []]
+
+
 def test_csv_has_a_row_for_every_method(results, tmp_path):
     write_results_csv(tmp_path / "new" / "results.csv", results)
     rows = list(csv.DictReader((tmp_path / "new" / "results.csv").open(newline="")))
@@ -114,6 +128,7 @@ def test_scores_are_escaped_and_complete(tmp_path):
         "threshold": 30.0,
         "label": True,
         "replaced_fraction": 0.25,
+        "notes": [],
         "files": {"overlay": "b.png", "mask": "m,1.png"},
     }
     with pytest.raises(InputError, match="files"):

@@ -64,6 +64,7 @@ class ToyResult:
     valid: np.ndarray
     replaced: np.ndarray
     frame: ToyFrame
+    notes: tuple[str, ...] = ()
 
 
 class ToyDetector:

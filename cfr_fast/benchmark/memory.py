@@ -19,10 +19,20 @@ def peak(call: Callable[[], object]) -> int:
     """Bytes by which the process grew at most while `call` ran."""
     gc.collect()
     _give_back_freed()
-    CLEAR.write_text("5")  # the peak restarts at the present size
+    restart()
     before = _read("VmRSS")
     call()
-    return _read("VmHWM") - before
+    return largest() - before
+
+
+def restart() -> None:
+    """Let the peak begin anew at the present size."""
+    CLEAR.write_text("5")
+
+
+def largest() -> int:
+    """Bytes that the process held at most since `restart`, or ever."""
+    return _read("VmHWM")
 
 
 def _give_back_freed() -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cfr_fast.benchmark.machine import Machine
+from cfr_fast.benchmark.paper import Timing
 from cfr_fast.benchmark.race import Outcome
 
 
@@ -21,14 +22,7 @@ def to_json(machine: Machine, outcomes: Iterable[Outcome]) -> dict[str, Any]:
 def show(machine: Machine, outcomes: Iterable[Outcome]) -> None:
     """Print the table, and the roof that its columns refer to."""
     console = Console()
-    peak = f"{machine.fma_peak:.0f}" if machine.fma_peak else "—"
-    console.print(
-        f"{machine.processor} · {machine.threads} threads · torch {machine.torch} · kernels: "
-        f"{machine.kernels or 'none, plain PyTorch serves'}\n"
-        f"this machine: sgemm {machine.sgemm:.0f} GFLOP/s · multiply-add peak {peak} GFLOP/s · "
-        f"copy {machine.copy:.1f} GB/s",
-        highlight=False,
-    )
+    console.print(_roof(machine), highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold", title="medians", title_justify="left")
     table.add_column("what", max_width=52)
     table.add_column("against")
@@ -50,6 +44,16 @@ def show(machine: Machine, outcomes: Iterable[Outcome]) -> None:
             )
             first = False
     console.print(table)
+
+
+def _roof(machine: Machine) -> str:
+    peak = f"{machine.fma_peak:.0f}" if machine.fma_peak else "—"
+    return (
+        f"{machine.processor} · {machine.threads} threads · torch {machine.torch} · kernels: "
+        f"{machine.kernels or 'none, plain PyTorch serves'}\n"
+        f"this machine: sgemm {machine.sgemm:.0f} GFLOP/s · multiply-add peak {peak} GFLOP/s · "
+        f"copy {machine.copy:.1f} GB/s"
+    )
 
 
 def _entry(outcome: Outcome, machine: Machine) -> dict[str, Any]:
@@ -81,3 +85,27 @@ def _amount(value: float, unit: str) -> str:
     if unit == "bytes":
         return f"{value / 1e6:,.0f} MB"
     return f"{value * 1e3:,.1f} ms" if value < 1 else f"{value:,.1f} s"
+
+
+def show_paper(machine: Machine, timing: Timing) -> None:
+    """Print what the paper's configuration took, stage by stage, and which promises hold."""
+    console = Console()
+    console.print(_roof(machine), highlight=False)
+    console.print(
+        f"{timing.sample}: {timing.valid:.0%} of the pixels valid, {timing.replaced:.0%} of these replaced; "
+        f"{timing.epochs} epochs of each run, seconds are for 100",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "stage"):
+        table.add_column(column)
+    for column in ("time", "peak memory"):
+        table.add_column(column, justify="right")
+    for title, costs in (("extraction", timing.extraction), ("fit", timing.fit), ("", [timing.predict])):
+        for number, cost in enumerate(costs):
+            peak = "" if cost.peak is None else _amount(cost.peak, "bytes")
+            table.add_row("" if number else title, cost.stage, _amount(cost.seconds, "s"), peak)
+    console.print(table)
+    console.print(f"extraction takes {timing.ratio:.2f} × the bare networks", highlight=False)
+    for name, met in timing.bars_met().items():
+        console.print(f"[{'green' if met else 'red'}]{name}: {'met' if met else 'not met'}[/]")

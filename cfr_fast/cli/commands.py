@@ -43,15 +43,24 @@ def bench(options: argparse.Namespace) -> None:
 
     from cfr_fast.benchmark import RACES, SLOW, Outcome, measure_machine, report, run
 
-    for name in options.races:
-        if name not in RACES:
-            raise InputError("races", f"names among {', '.join(RACES)}", repr(name))
-    for name in ("threads", "rounds"):
+    if options.races != ["paper"]:
+        for name in options.races:
+            if name not in RACES:
+                raise InputError("races", f"names among {', '.join(RACES)}, or paper alone", repr(name))
+        for name in ("sample", "epochs"):
+            if getattr(options, name) is not None:
+                raise InputError(
+                    f"--{name}", "the name paper alone beside it", ", ".join(options.races) or "none"
+                )
+    for name in ("threads", "rounds", "epochs"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name}", "a whole number ≥ 1", str(value))
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.races == ["paper"]:
+        _bench_paper(options)
+        return
     names = options.races or [name for name in RACES if options.slow or name not in SLOW]
     outcomes: list[Outcome] = []
     with display():
@@ -62,6 +71,27 @@ def bench(options: argparse.Namespace) -> None:
         print(json.dumps(report.to_json(machine, outcomes), indent=2))
     else:
         report.show(machine, outcomes)
+
+
+def _bench_paper(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from cfr_fast.benchmark import measure_machine, paper, report
+    from cfr_fast.data import find_samples
+
+    if options.sample is None:
+        sample = paper.made_up_sample()
+    else:
+        sources = find_samples([options.sample])
+        if len(sources) != 1:
+            raise InputError("--sample", "files of one sample", f"{options.sample} with {len(sources)}")
+        sample = sources[0].load()
+    machine = measure_machine()
+    timing = paper.measure(sample, options.epochs or paper.EPOCHS, options.rounds or 3)
+    if options.json:
+        print(json.dumps({"machine": asdict(machine), "paper": timing.to_json()}, indent=2))
+    else:
+        report.show_paper(machine, timing)
 
 
 def predict(options: argparse.Namespace) -> None:

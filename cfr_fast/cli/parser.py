@@ -42,9 +42,19 @@ def _bench(make: Any) -> None:
         "bench",
         commands.bench,
         "race every kernel and the pipeline against their peers on this machine",
-        "cfr bench --threads 2\ncfr bench topk predict --json",
+        "cfr bench --threads 2\ncfr bench topk predict --json\n"
+        "cfr bench paper --sample mvtec3d/bagel/train/good/rgb/000.png --epochs 2",
     )
-    command.add_argument("races", nargs="*", help="names of races (default: all that take seconds)")
+    command.add_argument(
+        "races",
+        nargs="*",
+        help="names of races (default: all that take seconds), or paper: how long its configuration takes "
+        "from end to end, with random weights",
+    )
+    command.add_argument("--sample", type=Path, help="with paper: a normal sample (default: a made-up one)")
+    command.add_argument(
+        "--epochs", type=int, help="with paper: run fewer than 100 and carry their time over"
+    )
     command.add_argument("--slow", action="store_true", help="also those whose peers take minutes")
     command.add_argument("--threads", type=int, help="CPU threads of every contender (default: torch's)")
     command.add_argument("--rounds", type=int, help="most rounds of a race (default: 5; medians count)")

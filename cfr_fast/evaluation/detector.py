@@ -56,6 +56,11 @@ class Verdict(Protocol):
         """Share of the valid pixels whose features were replaced, in [0, 1]."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know about the sample before trusting the rest, a sentence each."""
+        ...
+
 
 class Prediction(Verdict, Protocol):
     """A verdict with its maps."""

@@ -10,13 +10,15 @@ from cfr_fast.errors import InputError
 from cfr_fast.evaluation.detector import Verdict
 from cfr_fast.evaluation.files import write_csv, write_json
 
-COLUMNS = ("name", "score", "threshold", "label", "replaced_fraction")
+COLUMNS = ("name", "score", "threshold", "label", "replaced_fraction", "notes")
 
 Files = Sequence[Mapping[str, Path | str]]
 
 
 def write_scores_csv(path: Path | str, results: Sequence[Verdict], files: Files | None = None) -> None:
-    """Write one row for each result: name, score, threshold, label (true or false), replaced_fraction.
+    """Write one row for each result: name, score, threshold, label (true or false), replaced_fraction, notes.
+
+    Several notes are joined by "; ".
 
     Args:
         path: of the CSV file; written atomically.
@@ -31,7 +33,7 @@ def write_scores_csv(path: Path | str, results: Sequence[Verdict], files: Files 
     listed = _listed(results, files)
     kinds = list(dict.fromkeys(kind for row in listed for kind in row))
     rows = [
-        _verdict(result) | {"label": str(bool(result.label)).lower()} | row
+        _verdict(result) | {"label": str(bool(result.label)).lower(), "notes": "; ".join(result.notes)} | row
         for result, row in zip(results, listed, strict=True)
     ]
     write_csv(path, [*COLUMNS, *kinds], rows)
@@ -50,6 +52,7 @@ def _verdict(result: Verdict) -> dict[str, Any]:
         "threshold": float(result.threshold),
         "label": bool(result.label),
         "replaced_fraction": float(result.replaced_fraction),
+        "notes": list(result.notes),
     }
 
 

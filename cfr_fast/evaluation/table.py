@@ -85,12 +85,16 @@ def category_table(results: Sequence[CategoryResult]) -> Table:
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    """One line for each predicted sample."""
+    """One line for each predicted sample; notes have a column where there are any."""
     table = _table("", ("sample", "score", "threshold", "label", "replaced"))
+    noted = any(verdict.notes for verdict in verdicts)
+    if noted:
+        table.add_column("notes")
     for verdict in verdicts:
         label = "[bold red]anomalous[/]" if verdict.label else "normal"
         figures = (f"{verdict.score:.4g}", f"{verdict.threshold:.4g}", label)
-        table.add_row(escape(verdict.name), *figures, f"{verdict.replaced_fraction:.1%}")
+        notes = [escape("\n".join(verdict.notes))] if noted else []
+        table.add_row(escape(verdict.name), *figures, f"{verdict.replaced_fraction:.1%}", *notes)
     return table
 
 

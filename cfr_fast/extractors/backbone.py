@@ -11,6 +11,8 @@ from torch.nn.functional import interpolate
 
 from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
+from cfr_fast.extractors.base import Batched
+from cfr_fast.extractors.compiled import CompiledStages
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.extractors.layers import LayerTap
 from cfr_fast.extractors.weights import create_network, load_weights
@@ -30,6 +32,8 @@ class Backbone:
             everything else.
         mean, std: normalisation of pixels in 0 … 1, three numbers or one; None: those that timm states.
         autocast: on CUDA devices, run the network in bfloat16 where that is safe; features stay float32.
+        compile: run its stages through ``torch.compile``. The first image waits for the compiler; without a
+            working one a warning says so, and the network runs as it is.
         seed: of random weights.
         model_kwargs: further arguments of ``timm.create_model``, for example ``{"pad_type": "same"}``.
         state: saved weights, instead of `weights`.
@@ -48,12 +52,13 @@ class Backbone:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         autocast: bool = True,
+        compile: bool = False,
         seed: int = 0,
         model_kwargs: dict[str, Any] | None = None,
         state: dict[str, Tensor] | None = None,
     ) -> None:
         self.model = model
-        self.autocast = bool(autocast)
+        self.autocast, self.compile = bool(autocast), bool(compile)
         self.model_kwargs = dict(model_kwargs or {})
         if input_size is not None and (isinstance(input_size, bool) or int(input_size) < 8):
             raise InputError("input_size", "at least 8 pixels", str(input_size))
@@ -68,18 +73,33 @@ class Backbone:
         self.tap = LayerTap(network, layers, self.input_size)
         if state is not None:
             load_weights(network, state, "of the saved model", f"timm's {model!r}")
+        self._compiled = CompiledStages(network, self.tap.stages, self.tap.layers) if compile else None
         self.device = torch.device("cpu")
 
-    def tokens(self, image: Tensor) -> Tensor:
-        """Tokens [h0, w0, D] of an image float32 [3, h, w] in 0 … 1, resized with antialiasing (bicubic)."""
-        image = image.to(self.device)[None]
-        size = (self.input_size, self.input_size)
-        if image.shape[2:] != size:
-            image = interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+    def tokens(self, images: Sequence[Tensor]) -> Tensor:
+        """Tokens of images in one forward pass.
+
+        Args:
+            images: float32 [3, h, w] each, in 0 … 1; resized with antialiasing (bicubic).
+
+        Returns:
+            float32 [B, h0, w0, D].
+        """
+        batch = torch.cat([self._resized(image.to(self.device)) for image in images])
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        batch = (batch - mean) / std
         bfloat16 = self.autocast and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            return self.tap((image - mean) / std)[0].float()
+            if self._compiled is None:
+                return self.tap(batch).float()
+            found: Tensor = self._compiled.run(lambda: self.tap(batch))
+            return found.float()
+
+    def _resized(self, image: Tensor) -> Tensor:
+        size = (self.input_size, self.input_size)
+        if image.shape[1:] == size:
+            return image[None]
+        return interpolate(image[None], size, mode="bicubic", antialias=True).clamp(0, 1)
 
     def options(self) -> dict[str, Any]:
         """Everything but the weights, JSON-able."""
@@ -89,6 +109,7 @@ class Backbone:
             "mean": list(self.mean),
             "std": list(self.std),
             "autocast": self.autocast,
+            "compile": self.compile,
             "model_kwargs": self.model_kwargs,
         }
 
@@ -103,7 +124,7 @@ class Backbone:
         return self
 
 
-class TimmExtractor:
+class TimmExtractor(Batched):
     """RGB features of a frozen timm network; every pixel is valid. Options: those of `Backbone`."""
 
     role = "rgb"
@@ -112,12 +133,12 @@ class TimmExtractor:
         self.name = f"timm:{model}"
         self.backbone = Backbone(model, **options)
 
-    def extract(self, frame: Frame, size: int) -> FeatureField:
-        """Tokens of the photo, bilinear to size×size pixels."""
-        image = torch.from_numpy(frame.rgb).permute(2, 0, 1).float() / 255
-        tokens = self.backbone.tokens(image)
+    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
+        """Tokens of the photos, bilinear to size×size pixels."""
+        images = [torch.from_numpy(frame.rgb).permute(2, 0, 1).float() / 255 for frame in frames]
+        tokens = self.backbone.tokens(images)
         valid = torch.ones(size * size, dtype=torch.bool, device=tokens.device)
-        return FeatureField.from_grid(tokens, valid, (size, size))
+        return [FeatureField.from_grid(grid, valid, (size, size)) for grid in tokens]
 
     def config(self) -> dict[str, Any]:
         """Registry name, role and options, weights apart."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +27,13 @@ class Extractor(Protocol):
         """Features of `frame` on a size×size grid of pixels (raster order)."""
         ...
 
+    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
+        """The same of several frames; a frozen network sees those of equal size in one forward pass.
+
+        Memory grows with their number. Features are those of `extract` up to the rounding of larger products.
+        """
+        ...
+
     def config(self) -> dict[str, Any]:
         """What builds the same extractor again, weights apart; JSON-able.
 
@@ -39,3 +48,27 @@ class Extractor(Protocol):
     def to(self, device: torch.device | str) -> Extractor:
         """Move the weights; returns self."""
         ...
+
+
+class Batched(ABC):
+    """For extractors that see several frames at once: one frame is a batch of one."""
+
+    @abstractmethod
+    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
+        """Features of every frame on its size×size pixels."""
+
+    def extract(self, frame: Frame, size: int) -> FeatureField:
+        """Features of `frame` on size×size pixels."""
+        return self.extract_many([frame], size)[0]
+
+
+class OneByOne(ABC):
+    """For extractors that gain nothing from seeing several frames at once."""
+
+    @abstractmethod
+    def extract(self, frame: Frame, size: int) -> FeatureField:
+        """Features of `frame` on size×size pixels."""
+
+    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
+        """Features of every frame, one after the other."""
+        return [self.extract(frame, size) for frame in frames]

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from cfr_fast.data.frame import Frame
+from cfr_fast.extractors.base import OneByOne
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.extractors.statistics import (
     angular,
@@ -35,7 +36,7 @@ HUES = 8
 WEIGHTS = (0.15, 0.65, 0.2)  # of colour, gradients and texture in a cosine
 
 
-class ClassicRGB:
+class ClassicRGB(OneByOne):
     """Colour, gradient and texture statistics on a grid of tokens; every pixel is valid.
 
     The photo is resized to size×size pixels (antialiased) and turned to CIE Lab. Three blocks of equal norm,

@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
+from cfr_fast.extractors.base import OneByOne
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.extractors.geometry import (
     REACH,
@@ -33,7 +34,7 @@ WINDOW = 5.0  # diameter of the plane fits, pixels of a 224 pixel wide image
 MAX_REACH = 0.25  # of the image's width: no neighbourhood is searched further out
 
 
-class ClassicXYZ:
+class ClassicXYZ(OneByOne):
     """Normals relative to each other and heights over the tangent plane, at three radii.
 
     The token of a cell stands at the measured point nearest to its centre. For each radius r (shares of the

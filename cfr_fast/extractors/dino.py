@@ -20,7 +20,7 @@ class DinoRGB(TimmExtractor):
     Args:
         weights: ``"random"``, a .pth file with the published names (``dino_vitbase8_pretrain.pth``), a
             .safetensors file, or None for timm's hub.
-        autocast: on CUDA devices, run the network in bfloat16.
+        autocast, compile: as in `Backbone`.
         seed: of random weights.
         state: saved weights, instead of `weights`.
 
@@ -33,14 +33,16 @@ class DinoRGB(TimmExtractor):
         *,
         weights: str | None = None,
         autocast: bool = True,
+        compile: bool = False,
         seed: int = 0,
         state: dict[str, Tensor] | None = None,
     ) -> None:
         source = "hub" if weights is None else weights
-        last = ["blocks.11"]
-        super().__init__(MODEL, weights=source, layers=last, autocast=autocast, seed=seed, state=state)
+        speed = {"autocast": autocast, "compile": compile}
+        super().__init__(MODEL, weights=source, layers=["blocks.11"], seed=seed, state=state, **speed)
         self.name = "dino_vitb8"
 
     def config(self) -> dict[str, Any]:
         """Registry name, role and options, weights apart."""
-        return {"name": self.name, "role": self.role, "options": {"autocast": self.backbone.autocast}}
+        options = {"autocast": self.backbone.autocast, "compile": self.backbone.compile}
+        return {"name": self.name, "role": self.role, "options": options}

@@ -26,6 +26,7 @@ class FeatureField:
         weight: float [nnz].
         valid: bool [P], pixels whose feature means something.
         shape: (h, w) with h·w = P.
+        notes: what a user should know about the sample, a sentence each.
     """
 
     tokens: Tensor
@@ -34,6 +35,7 @@ class FeatureField:
     weight: Tensor
     valid: Tensor
     shape: tuple[int, int]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         pixels = self.shape[0] * self.shape[1]
@@ -70,6 +72,7 @@ class FeatureField:
             self.weight.to(device),
             self.valid.to(device),
             self.shape,
+            self.notes,
         )
 
     @staticmethod

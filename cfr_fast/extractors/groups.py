@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.ops import three_nn
 
-BLOCK = 1 << 19  # elements of the largest matrix of expanded distances
+BLOCK = 1 << 19  # elements of the largest matrix of expanded distances: in cache on a CPU,
+DEVICE_BLOCK = 1 << 24  # and few launches on a device
 
 
 def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> tuple[Tensor, Tensor]:
@@ -33,7 +32,7 @@ def nearest_groups(points: Tensor, centers: Tensor, expanded: bool = False) -> t
     index = torch.full((points.shape[0], 3), max(0, count - 1), device=points.device)
     weight = points.new_zeros(points.shape[0], 3)
     kept = min(3, count)
-    step = max(1, BLOCK // max(1, count))
+    step = max(1, (DEVICE_BLOCK if points.is_cuda else BLOCK) // max(1, count))
     for start in range(0, points.shape[0], step):
         rows = slice(start, start + step)
         part = points[rows]
@@ -72,7 +71,8 @@ def group_field(tokens: Tensor, index: Tensor, weight: Tensor, measured: Tensor)
 
     Every measured point takes the weighted sum of three groups; other pixels are zero; then a 3×3 average
     without padding and an adaptive average back to the size of the grid (`torch.nn.functional.avg_pool2d` and
-    `adaptive_avg_pool2d`). All of that is linear in the tokens, and is composed into one operator.
+    `adaptive_avg_pool2d`). All of that is linear in the tokens, and is composed into one operator, without
+    leaving the device and with sums in a fixed order.
 
     Args:
         tokens: float [G, D], features of the groups.
@@ -84,29 +84,52 @@ def group_field(tokens: Tensor, index: Tensor, weight: Tensor, measured: Tensor)
         FeatureField of h×w pixels, valid wherever a measured point lies in the averaged neighbourhood.
     """
     height, width = measured.shape
-    points = measured.reshape(-1).nonzero()[:, 0].cpu().numpy()
-    entries = (weight.cpu().numpy().ravel(), (np.repeat(points, 3), index.cpu().numpy().ravel()))
-    nearest = sparse.csr_matrix(entries, shape=(height * width, tokens.shape[0]))
-    pooled = sparse.kron(_averages(height), _averages(width), format="csr") @ nearest
-    pooled.sort_indices()
-    offset = torch.from_numpy(pooled.indptr.astype(np.int64))
-    return FeatureField(
-        tokens,
-        offset.to(tokens.device),
-        torch.from_numpy(pooled.indices.astype(np.int64)).to(tokens.device),
-        torch.from_numpy(pooled.data).to(tokens),
-        (offset.diff() > 0).to(tokens.device),
-        (height, width),
-    )
+    flat = measured.reshape(-1)
+    point = torch.where(flat, flat.cumsum(0) - 1, -1)
+    near, share = _pooled(height, width, measured.device)
+    point = point[near]
+    share = torch.where(point >= 0, share, 0)
+    valid = (share > 0).any(dim=1)
+    row = valid.nonzero()[:, 0]
+    point, share = point[row].clamp(min=0), share[row, :, None]
+    nothing = tokens.shape[0]  # a group behind all others, for what takes no part
+    group = torch.where(share > 0, index[point], nothing).flatten(1).to(torch.int32)
+    source, total = _summed(group, (share * weight[point]).flatten(1))
+    last = source < nothing
+    last[:, :-1] &= source[:, 1:] != source[:, :-1]
+    offset = torch.zeros(flat.numel() + 1, dtype=torch.int64, device=measured.device)
+    offset[row + 1] = last.sum(dim=1)
+    source, total = source[last].long(), total[last].to(tokens)
+    return FeatureField(tokens, offset.cumsum(0), source, total, valid, (height, width))
 
 
-def _averages(size: int) -> sparse.csr_matrix:
-    """Along one axis: the mean of three, size → size − 2, then the adaptive mean back to size."""
-    inner = size - 2
-    three = sparse.diags([1 / 3] * 3, [0, 1, 2], shape=(inner, size))
-    cell = np.arange(size)
-    start, end = cell * inner // size, -((-(cell + 1) * inner) // size)
-    rows = np.repeat(cell, end - start)
-    columns = np.concatenate([np.arange(a, b) for a, b in zip(start, end, strict=True)])
-    adaptive = sparse.csr_matrix((1.0 / (end - start)[rows], (rows, columns)), shape=(size, inner))
-    return (adaptive @ three).tocsr()
+def _summed(group: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [P, E] ordered by group; the last entry of a group holds the sum of its weights in that row."""
+    group, order = group.sort(dim=1, stable=True)
+    weight = weight.gather(1, order)
+    step = 1
+    while step < group.shape[1]:  # sums over the last 2, 4, 8, … entries, as far as they are of one group
+        same = group[:, step:] == group[:, :-step]
+        weight = torch.cat([weight[:, :step], weight[:, step:] + weight[:, :-step] * same], dim=1)
+        step *= 2
+    return group, weight
+
+
+def _pooled(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The up to sixteen pixels that both averages make a pixel of, and their shares: [P, 16] each."""
+    (y, in_y), (x, in_x) = (_axis(size, device) for size in (height, width))
+    near = y[:, None, :, None] * width + x[None, :, None, :]
+    share = in_y[:, None, :, None] * in_x[None, :, None, :]
+    return near.reshape(-1, 16), share.reshape(-1, 16)
+
+
+def _axis(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The same along one axis, [size, 4]: the mean of three, size → size − 2, then the adaptive mean back.
+
+    An adaptive cell spans one or two means.
+    """
+    inner, cell = size - 2, torch.arange(size, device=device)
+    first, end = cell * inner // size, -((-(cell + 1) * inner) // size)
+    share = torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0], [1 / 6, 1 / 3, 1 / 3, 1 / 6]], device=device)
+    near = first[:, None] + torch.arange(4, device=device)
+    return near.clamp(max=size - 1), share[end - first - 1]

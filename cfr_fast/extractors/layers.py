@@ -35,9 +35,9 @@ class LayerTap:
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[str | int] | None, input_size: int) -> None:
-        self.network = network
+        self.network, self.stages = network, _stages(network)
         probe = torch.zeros(1, 3, input_size, input_size)
-        stages = _stages(network)
+        stages = self.stages
         names = stages if layers is None else [_name(network, stages, layer) for layer in layers]
         self._prefix = int(getattr(network, "num_prefix_tokens", 0))
         self._channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
 from cfr_fast.extractors.backbone import Backbone
+from cfr_fast.extractors.base import Batched
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.extractors.geometry import Cloud, measured_nearby, normals
 
@@ -58,7 +60,7 @@ def _fill(
     return np.asarray(result + ground * (1 - known)[..., None], dtype=np.float32)
 
 
-class NormalsExtractor:
+class NormalsExtractor(Batched):
     """3D features of a frozen timm network on the normal map.
 
     A pixel is valid where a point is measured within 1 % of the image's width.
@@ -78,11 +80,14 @@ class NormalsExtractor:
         self.window = float(window)
         self.backbone = Backbone(model, **options)
 
-    def extract(self, frame: Frame, size: int) -> FeatureField:
-        """Tokens of the normal map, bilinear to size×size pixels."""
-        cloud = Cloud.of(frame.grid_xyz(size))
-        tokens = self.backbone.tokens(normal_map(cloud, self.window))
-        return FeatureField.from_grid(tokens, measured_nearby(cloud.valid).to(tokens.device), (size, size))
+    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
+        """Tokens of the normal maps, bilinear to size×size pixels."""
+        clouds = [Cloud.of(frame.grid_xyz(size)) for frame in frames]
+        tokens = self.backbone.tokens([normal_map(cloud, self.window) for cloud in clouds])
+        return [
+            FeatureField.from_grid(grid, measured_nearby(cloud.valid).to(grid.device), (size, size))
+            for grid, cloud in zip(tokens, clouds, strict=True)
+        ]
 
     def config(self) -> dict[str, Any]:
         """Registry name, role and options, weights apart."""

@@ -5,6 +5,8 @@ Modules are named as in the published checkpoint, its prefixes removed. Everythi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -28,26 +30,25 @@ class PointEncoder(nn.Module):
         self.blocks = BlockList()
         self.norm = nn.LayerNorm(WIDTH)
 
-    def forward(self, points: Tensor, center: Tensor, neighbour: Tensor) -> Tensor:
-        """Tokens of the groups of one cloud.
+    def forward(self, clouds: Sequence[Tensor], centers: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
+        """Tokens of the groups of B clouds that have equally many.
 
         Args:
-            points: float32 [N, 3].
-            center: int64 [G], points that groups are centred on.
-            neighbour: int64 [G, K], points of every group.
+            clouds: float32 [N, 3] each; N may differ.
+            centers: float32 [B, G, 3], the groups' centres.
+            neighbours: int64 [G, K] each, points of every group; K may differ.
 
         Returns:
-            float32 [G, 1152].
+            float32 [B, G, 1152].
         """
-        centers = points[center]
-        x = self.encoder(points, centers, neighbour)[None]
-        position = self.pos_embed(centers)[None]
+        x = torch.stack([self.encoder(*cloud) for cloud in zip(clouds, centers, neighbours, strict=True)])
+        position = self.pos_embed(centers)
         features = []
         for number, block in enumerate(self.blocks.blocks):
             x = block(x + position)
             if number in TAPPED:
-                features.append(self.norm(x)[0])
-        return torch.cat(features, dim=1)
+                features.append(self.norm(x))
+        return torch.cat(features, dim=2)
 
 
 class GroupEmbedding(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
+from cfr_fast.extractors.base import Batched
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.extractors.groups import group_field, nearest_groups
 from cfr_fast.extractors.point_encoder import DIM, PointEncoder
@@ -21,7 +24,7 @@ NEIGHBOURS = 128
 NEAR_ORIGIN = 1e-3  # squared metres
 
 
-class PointMAE:
+class PointMAE(Batched):
     """3D features of Point-MAE's frozen encoder, as the paper's protocol uses it.
 
     Tokens belong to groups of neighbouring points and are carried to the pixels by `group_field`. A point is
@@ -68,32 +71,51 @@ class PointMAE:
         self.network.requires_grad_(False).float().eval()
         self.device = torch.device("cpu")
 
-    def extract(self, frame: Frame, size: int) -> FeatureField:
-        """Features of the size×size points; a pixel is valid where any of its 3×3 pooled points is."""
-        cloud = torch.from_numpy(frame.grid_xyz(size)).to(self.device)
-        measured = (cloud != 0).all(dim=2)
-        points = cloud[measured]
-        tokens, center = self.tokens(points)
-        index, weight = nearest_groups(points, points[center], self.expanded_distances)
-        return group_field(tokens, index, weight, measured)
+    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
+        """Features of the size×size points; a pixel is valid where any of its 3×3 pooled points is.
 
-    def tokens(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the groups of one cloud.
+        A field has a note where its cloud gives fewer groups than `groups`.
+        """
+        grids = [torch.from_numpy(frame.grid_xyz(size)).to(self.device) for frame in frames]
+        masks = [(grid != 0).all(dim=2) for grid in grids]
+        clouds = [grid[measured] for grid, measured in zip(grids, masks, strict=True)]
+        fields = []
+        for points, measured, (tokens, center) in zip(clouds, masks, self.tokens(clouds), strict=True):
+            index, weight = nearest_groups(points, points[center], self.expanded_distances)
+            field = group_field(tokens, index, weight, measured)
+            fields.append(replace(field, notes=self._notes(center.numel(), points.shape[0])))
+        return fields
+
+    def tokens(self, clouds: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Features of the groups of every cloud; clouds of equally many groups go through together.
 
         Args:
-            points: float32 [N, 3], metres.
+            clouds: float32 [N, 3] each, metres.
 
         Returns:
-            Tokens, float32 [G, 1152], and the points that the groups are centred on, int64 [G];
-            G ≤ `groups`, and 0 for an empty cloud.
+            For each cloud the tokens, float32 [G, 1152], and the points that the groups are centred on,
+            int64 [G]; G ≤ `groups`, and 0 for an empty cloud.
         """
-        center = group_centers(points, self.groups)
-        if center.numel() == 0:
-            return points.new_zeros(0, DIM), center
-        neighbour = knn(points, points[center], min(self.neighbours, points.shape[0]))
-        with torch.no_grad():
-            tokens: Tensor = self.network(points, center, neighbour)
-        return tokens, center
+        centers = [group_centers(points, self.groups) for points in clouds]
+        found = [(points.new_zeros(0, DIM), center) for points, center in zip(clouds, centers, strict=True)]
+        for groups in {center.numel() for center in centers} - {0}:
+            alike = [i for i, center in enumerate(centers) if center.numel() == groups]
+            chosen = [clouds[i] for i in alike]
+            middle = torch.stack([clouds[i][centers[i]] for i in alike])
+            neighbours = [
+                knn(points, own, min(self.neighbours, points.shape[0]))
+                for points, own in zip(chosen, middle, strict=True)
+            ]
+            with torch.no_grad():
+                tokens = self.network(chosen, middle, neighbours)
+            for i, own in zip(alike, tokens, strict=True):
+                found[i] = own, centers[i]
+        return found
+
+    def _notes(self, groups: int, points: int) -> tuple[str, ...]:
+        if groups == self.groups:
+            return ()
+        return (f"{groups:,} groups of points instead of {self.groups:,}: {points:,} points are usable",)
 
     def config(self) -> dict[str, Any]:
         """Registry name, role and options, weights apart."""
