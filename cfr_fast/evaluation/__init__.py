@@ -11,6 +11,7 @@ from cfr_fast.evaluation.results import CategoryResult, ImageRow, Summary, summa
 from cfr_fast.evaluation.run import evaluate
 from cfr_fast.evaluation.scores import write_scores_csv, write_scores_json
 from cfr_fast.evaluation.shots import choose_shots, indices_of
+from cfr_fast.evaluation.store import Evidence, Images, RunKey, Store, slug
 from cfr_fast.evaluation.table import (
     print_results,
     screen,
@@ -22,9 +23,13 @@ from cfr_fast.evaluation.table import (
 __all__ = [
     "CategoryResult",
     "Detector",
+    "Evidence",
     "Gallery",
     "ImageRow",
+    "Images",
     "Prediction",
+    "RunKey",
+    "Store",
     "Summary",
     "Verdict",
     "aupro",
@@ -42,6 +47,7 @@ __all__ = [
     "print_results",
     "pro_curve",
     "screen",
+    "slug",
     "summarise",
     "verdict_table",
     "write_map",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ class CategoryResult:
             it has no meaning.
         fit_seconds: for the model; predict_seconds: mean of one image.
         images: a row for each test image.
+        skipped: names of samples that could not be read and were left out.
+        record: what made it: versions, settings, a fingerprint of the data; JSON-able.
     """
 
     dataset: str
@@ -76,6 +78,8 @@ class CategoryResult:
     fit_seconds: float
     predict_seconds: float
     images: tuple[ImageRow, ...]
+    skipped: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers; NaN becomes None, JSON having no NaN."""
@@ -83,6 +87,7 @@ class CategoryResult:
         plain["metrics"] = {method: numbers(row) for method, row in self.metrics.items()}
         plain["training_samples"] = list(self.training_samples)
         plain["images"] = [asdict(row) for row in self.images]
+        plain["skipped"] = list(self.skipped)
         return plain
 
     @staticmethod
@@ -96,6 +101,7 @@ class CategoryResult:
         try:
             fields["training_samples"] = tuple(fields["training_samples"])
             fields["images"] = tuple(ImageRow(**row) for row in fields["images"])
+            fields["skipped"] = tuple(fields.get("skipped", ()))
             fields["metrics"] = {
                 method: {name: math.nan if value is None else value for name, value in row.items()}
                 for method, row in fields["metrics"].items()
