@@ -21,7 +21,7 @@ from cfr_fast.report.gallery import Gallery
 from cfr_fast.report.histogram_chart import histograms
 from cfr_fast.report.histograms import Histogram
 from cfr_fast.report.style import MASK_COLOUR, SERIES, dataset_title, plural
-from cfr_fast.report.tables import facts, figures_of_merit, results_table
+from cfr_fast.report.tables import facts, figures_of_merit, results_table, subtitle
 
 
 def render(
@@ -29,13 +29,9 @@ def render(
 ) -> str:
     """The whole page, in UTF-8."""
     title = dataset_title(contents.dataset) or "Results"
-    categories = plural(len(contents.categories), "category", "categories")
-    subtitle = (
-        f"{categories}, {plural(len(contents.seeds), 'seed')}, shots {', '.join(map(str, contents.shots))}"
-    )
     return Template(asset("page.html")).substitute(
         title=escape(title),
-        subtitle=escape(subtitle),
+        subtitle=escape(subtitle(contents)),
         style=_colours() + asset("report.css"),
         script=asset("report.js"),
         merit=figures_of_merit(contents),

@@ -36,10 +36,10 @@ CHARTED = {
 COLUMNS = {
     "i_auroc": ("", "I-AUROC"),
     "p_auroc": ("", "P-AUROC"),
-    **{aupro_key(limit, None): ("AUPRO, exact", f"{limit:.0%}") for limit in LIMITS},
-    **{aupro_key(limit, SAMPLED): (f"AUPRO, {SAMPLED} thresholds", f"{limit:.0%}") for limit in LIMITS},
     "detection_rate": ("at the threshold", "found"),
     "false_alarm_rate": ("at the threshold", "false alarms"),
+    **{aupro_key(limit, None): ("AUPRO, exact", f"{limit:.0%}") for limit in LIMITS},
+    **{aupro_key(limit, SAMPLED): (f"AUPRO, {SAMPLED} thresholds", f"{limit:.0%}") for limit in LIMITS},
 }
 """Metric → (group, name) of its column in the table."""
 

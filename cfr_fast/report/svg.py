@@ -1,8 +1,8 @@
 """Small pieces of HTML and SVG, always escaped.
 
 Charts are SVG of the full width of their box and a fixed height: positions across are percentages, so that
-text and lines keep their size on a phone. What is drawn as a path lies in a nested SVG that stretches. Colours
-are classes of ``report.css``, for light and dark.
+text and lines keep their size on a phone. What is drawn as a path lies in a nested SVG that stretches.
+Colours are classes of ``report.css``, for light and dark.
 """
 
 from __future__ import annotations

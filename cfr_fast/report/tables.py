@@ -101,6 +101,19 @@ def figures_of_merit(contents: Contents) -> str:
     return svg.element("p", head, class_="merit-of") + svg.element("ul", cards, class_="merit")
 
 
+def subtitle(contents: Contents) -> str:
+    """What was evaluated, in one line."""
+    images = {run.key.category: run.result for run in contents.runs}.values()
+    return " · ".join(
+        (
+            plural(len(contents.categories), "category", "categories"),
+            f"{sum(r.normal for r in images)} good and {sum(r.anomalous for r in images)} anomalous images",
+            f"shots {', '.join(map(str, contents.shots))}",
+            f"seeds {', '.join(map(str, contents.seeds))}",
+        )
+    )
+
+
 def facts(contents: Contents) -> str:
     """What was evaluated, as a list of terms."""
     first, record = contents.runs[0].result, contents.record

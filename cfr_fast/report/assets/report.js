@@ -112,29 +112,25 @@ for (const choice of document.querySelectorAll(".choice")) {
     return { rgb, depth, map, truth: truth?.bytes, replaced: replaced?.bytes };
   }
 
-  // The line between pixels inside and outside of a mask.
-  function outline(inside, width, height) {
+  // Lines at a level of a field, straight within each square of four pixels (marching squares).
+  const SIDES = [[], [3, 0], [0, 1], [3, 1], [1, 2], [3, 0, 1, 2], [0, 2], [3, 2], [2, 3], [0, 2], [0, 1, 2, 3],
+    [1, 2], [3, 1], [0, 1], [3, 0], []];
+  function contour(field, width, height, level) {
     const path = new Path2D();
-    for (let y = 0; y < height; y++) {
-      for (let x = 0; x < width; x++) {
-        if (!inside(y * width + x)) continue;
-        const i = y * width + x;
-        if (x === 0 || !inside(i - 1)) { path.moveTo(x, y); path.lineTo(x, y + 1); }
-        if (x === width - 1 || !inside(i + 1)) { path.moveTo(x + 1, y); path.lineTo(x + 1, y + 1); }
-        if (y === 0 || !inside(i - width)) { path.moveTo(x, y); path.lineTo(x + 1, y); }
-        if (y === height - 1 || !inside(i + width)) { path.moveTo(x, y + 1); path.lineTo(x + 1, y + 1); }
+    for (let y = 0; y + 1 < height; y++) {
+      for (let x = 0; x + 1 < width; x++) {
+        const i = y * width + x, a = field[i], b = field[i + 1], c = field[i + width + 1], d = field[i + width];
+        const sides = SIDES[(a > level) | ((b > level) << 1) | ((c > level) << 2) | ((d > level) << 3)];
+        for (let k = 0; k < sides.length; k++) {
+          const side = sides[k];
+          const at = (from, to) => (level - from) / (to - from);
+          const px = side === 0 ? x + at(a, b) : side === 1 ? x + 1 : side === 2 ? x + at(d, c) : x;
+          const py = side === 0 ? y : side === 1 ? y + at(b, c) : side === 2 ? y + 1 : y + at(a, d);
+          if (k % 2) path.lineTo(px, py); else path.moveTo(px, py);
+        }
       }
     }
     return path;
-  }
-
-  function stroke(context, path, colour, scale) {
-    context.lineCap = "square";
-    for (const [style, pixels] of [["rgba(0,0,0,0.75)", 4.5], [colour, 2.2]]) {
-      context.strokeStyle = style;
-      context.lineWidth = pixels / scale;
-      context.stroke(path);
-    }
   }
 
   function draw(card) {
@@ -145,7 +141,8 @@ for (const choice of document.querySelectorAll(".choice")) {
     const toScore = (level) => setting.scale * (level / 255) ** 2;
     const cut = limit(image), middle = calibrated(setting);
     const heat = Float32Array.from({ length: 256 }, (_, level) => Math.min(toScore(level) / (2 * middle || 1), 1));
-    const above = Uint8Array.from({ length: 256 }, (_, level) => toScore(level) > cut);
+    const cutLevel = 255 * Math.sqrt(Math.max(cut, 0) / setting.scale);
+    const above = Uint8Array.from({ length: 256 }, (_, level) => level > cutLevel);
     const replaced = get("show-replaced").checked ? layers.replaced : null;
     const small = element("canvas", { width, height }), context = small.getContext("2d");
     const out = context.createImageData(width, height), to = out.data;
@@ -175,16 +172,25 @@ for (const choice of document.querySelectorAll(".choice")) {
       if (layers.truth && layers.truth[i]) { defect++; hit += above[level]; }
     }
     context.putImageData(out, 0, 0);
-    const scale = Math.max(1, Math.round((card.large ? 1200 : 560) / width));
-    canvas.width = width * scale;
-    canvas.height = height * scale;
+    const side = Math.max(canvas.clientWidth, 1) * Math.min(devicePixelRatio, 2), scale = side / width;
+    canvas.width = side;
+    canvas.height = scale * height;
     const screen = canvas.getContext("2d");
+    screen.imageSmoothingQuality = "high";
     screen.drawImage(small, 0, 0, canvas.width, canvas.height);
     screen.scale(scale, scale);
-    if (get("show-truth").checked && layers.truth) {
-      stroke(screen, outline((i) => layers.truth[i], width, height), TRUTH, scale);
+    screen.translate(0.5, 0.5); // pixels have their values at their centres
+    const lines = [];
+    if (get("show-truth").checked && layers.truth) lines.push([contour(layers.truth, width, height, 0.5), TRUTH]);
+    if (get("show-found").checked) lines.push([contour(levels, width, height, cutLevel), FOUND]);
+    screen.lineCap = "round";
+    for (const [own, pixels] of [[false, 4.2], [true, 2]]) {
+      screen.lineWidth = (pixels * side) / scale / canvas.clientWidth;
+      for (const [path, colour] of lines) {
+        screen.strokeStyle = own ? colour : "rgba(0,0,0,0.55)";
+        screen.stroke(path);
+      }
     }
-    if (get("show-found").checked) stroke(screen, outline((i) => above[levels[i]], width, height), FOUND, scale);
     const share = (100 * marked) / levels.length;
     let text = `Above ${number(cut)}: ${share.toFixed(share < 1 ? 2 : 1)} % of the pixels`;
     if (defect) text += `, ${Math.round((100 * hit) / defect)} % of the defect`;
@@ -229,14 +235,12 @@ for (const choice of document.querySelectorAll(".choice")) {
     const { image } = card, pixels = pixelsOf(image);
     const picture = (kind, data, alt) => element("img", { src: `data:image/${kind};base64,${data}`, alt });
     const blank = (text) => element("div", { className: "blank", textContent: text });
-    const span = image.depth && image.depth.map((metres) => Math.round(1000 * metres));
     const truth = pixels.truth
       ? picture("png", pixels.truth, `ground truth of ${image.name}: the defect is white`)
       : blank(image.truth === "unknown" ? "unknown" : "no defect");
     const tiles = [
       [picture("jpeg", pixels.rgb, `photo of ${image.name}`), "RGB"],
-      [picture("png", pixels.depth, `depth of ${image.name}: near is bright, missing is black`),
-        span ? `depth ${span[0]}–${span[1]} mm` : "no depth"],
+      [picture("png", pixels.depth, `depth of ${image.name}: near is bright, missing is black`), "depth"],
       [truth, "ground truth"],
     ];
     card.strip.append(
@@ -256,7 +260,10 @@ for (const choice of document.querySelectorAll(".choice")) {
     const score = element("p", {}, "Score ", element("b", { textContent: number(verdict.score) }));
     score.append(setting.threshold === null ? ", no threshold" : `, threshold ${number(setting.threshold)}`);
     score.append(verdict.label ? ": anomalous." : ": good.");
-    const shares = element("p", { textContent: `Replaced: ${(100 * verdict.replaced).toFixed(1)} % of the object.` });
+    const span = image.depth && image.depth.map((metres) => Math.round(1000 * metres));
+    const depth = span ? ` Depth ${span[0]} to ${span[1]} mm.` : " No depth.";
+    const replaced = `Replaced: ${(100 * verdict.replaced).toFixed(1)} % of the object.`;
+    const shares = element("p", { textContent: replaced + depth });
     const button = element("button", { type: "button", textContent: "Enlarge" });
     button.setAttribute("aria-expanded", "false");
     button.setAttribute("aria-label", `Enlarge ${image.name}`);
@@ -337,5 +344,8 @@ for (const choice of document.querySelectorAll(".choice")) {
     redraw();
   });
   document.querySelector(".gallery-controls").addEventListener("submit", (event) => event.preventDefault());
+  // A small screen has no room for both the choices and the images.
+  if (matchMedia("(max-width: 620px)").matches) document.querySelector(".gallery-controls details").open = false;
+  addEventListener("resize", redraw);
   list();
 })();
