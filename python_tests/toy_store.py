@@ -56,7 +56,7 @@ def toy_images(category: str) -> Images:
 def toy_evidence(key: RunKey, images: Images) -> Evidence:
     rng = np.random.default_rng([key.shots, key.seed, len(key.method + key.category), ord(key.method[-1])])
     noise = 0.3 * rng.random(images.truth.shape)
-    strength = np.linspace(0.2, 2.0, len(images.names))[:, None, None] if key.method == "CFR" else 0.0
+    strength = np.linspace(-0.8, 2.0, len(images.names))[:, None, None] if key.method == "CFR" else 0.0
     scores = np.where(disc(), 0.05 + noise + strength * (images.truth == 1), 0)
     scores[0, 12, 12] = 1.5  # a false alarm
     valid = np.broadcast_to(disc(), scores.shape)
