@@ -63,13 +63,14 @@ def _cell(row: Summary, metric: str, real: Sequence[Summary], floor: Mapping[str
     value = row.mean[metric]
     if math.isnan(value):
         return svg.element("td", "—")
-    content = escape(amount(value, row.deviation[metric]))
+    content, deviation, mark = amount(value), row.deviation[metric], ""
     if row.method != MASK_ONLY:
         if len(real) > 1 and value == _best(real, metric):
             content = svg.element("b", content)
         if value <= floor.get(metric, math.nan):
-            content += f' <abbr title="{_NOT_ABOVE}" aria-label="{_NOT_ABOVE}">▾</abbr>'
-    return svg.element("td", content, data_value=value)
+            mark = f' <abbr title="{_NOT_ABOVE}" aria-label="{_NOT_ABOVE}">▾</abbr>'
+    spread = "" if math.isnan(deviation) else f" <small>± {amount(deviation)}</small>"
+    return svg.element("td", content + spread + mark, data_value=value)
 
 
 def _best(rows: Sequence[Summary], metric: str) -> float:

@@ -38,7 +38,7 @@ for (const choice of document.querySelectorAll(".choice")) {
   const palette = Uint8Array.from(facts.palette.match(/../g), (pair) => parseInt(pair, 16));
   const get = (id) => document.getElementById(id);
   const PAGE = 60; // cards made at a time
-  const FOUND = "#2de2f0", TRUTH = "#2fd07c", REPLACED = [168, 85, 247];
+  const FOUND = "#2de2f0", TRUTH = "#2fd07c", REPLACED = [79, 141, 255];
 
   // Every image knows where its pictures are: in its category's list, which is parsed when first looked at.
   const counted = facts.categories.map(() => 0);
@@ -148,7 +148,7 @@ for (const choice of document.querySelectorAll(".choice")) {
     const out = context.createImageData(width, height), to = out.data;
     let marked = 0, hit = 0, defect = 0;
     for (let i = 0; i < levels.length; i++) {
-      const level = levels[i], share = heat[level], alpha = opacity * Math.min(0.9, 1.4 * share);
+      const level = levels[i], share = heat[level], alpha = opacity * Math.min(0.9, 2.4 * share * share);
       const shade = 3 * Math.round(255 * share), at = 4 * i;
       let r, g, b;
       if (onDepth) {
