@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from cfr_fast.data import Frame
 from cfr_fast.extractors import FeatureField
-from cfr_fast.learned import Learned
+from cfr_fast.lesson import PixelFeatures
 from cfr_fast.ops import Interpolated
 from cfr_fast.result import Result
 from cfr_fast.scoring import localization_map, score_map
@@ -49,8 +50,20 @@ class Features:
         """V."""
         return self.rgb.pixels
 
+    @property
+    def pixels(self) -> PixelFeatures:
+        """The features without the frames, which take more memory than they do."""
+        return PixelFeatures(self.rgb, self.xyz, self.valid)
 
-def judged(name: str, features: Features, found: Tensor, replaced_rows: Tensor, learned: Learned) -> Result:
+
+class Levels(Protocol):
+    """What decides label and mask: `cfr_fast.learned.Learned`, or a baseline's."""
+
+    threshold: float
+    pixel_threshold: float
+
+
+def judged(name: str, features: Features, found: Tensor, replaced_rows: Tensor, learned: Levels) -> Result:
     """The result of one sample.
 
     Args:

@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cfr_fast import artifact, authors
-from cfr_fast.calibrate import (
-    CALIBRATE,
-    LEARN,
-    normal_views,
-    pixel_threshold,
-    quantile_theta,
-    score_threshold,
-)
+from cfr_fast.calibrate import CALIBRATE, LEARN, normal_views
 from cfr_fast.data import Sample, frame_of, prepare
 from cfr_fast.errors import InputError, NotFittedError
 from cfr_fast.extractors import Extractor, create_extractor
@@ -27,13 +20,11 @@ from cfr_fast.extractors.tokens import token_fields
 from cfr_fast.inputs import SampleLike, device_of, normal_samples, samples_of
 from cfr_fast.judge import Features, judged
 from cfr_fast.learned import Learned
-from cfr_fast.mappers import train_mappers
-from cfr_fast.memory import build_banks, draw_rows
+from cfr_fast.lesson import Lesson, PixelFeatures, learn
+from cfr_fast.memory import draw_rows
 from cfr_fast.presets import preset_settings
 from cfr_fast.progress import display, track
 from cfr_fast.result import Result
-from cfr_fast.retriever import train_retriever
-from cfr_fast.scoring import score_map
 from cfr_fast.settings import Settings
 
 
@@ -124,17 +115,36 @@ class CFR:
         Raises:
             InputError: no sample, a sample known to be anomalous, or one without any usable pixel.
         """
+        with display(self.progress):
+            return self.fit_lesson(self.lesson(samples))
+
+    def lesson(self, samples: SampleLike | Iterable[SampleLike]) -> Lesson:
+        """Extract all that `fit` learns from; models whose settings extract the same can share it.
+
+        That are models with the same extractors, size, crop, background, views, bank_background and seed.
+
+        Args:
+            samples: as for `fit`, and refused for the same reasons.
+        """
         with display(self.progress), torch.no_grad():
-            shots = normal_samples(list(samples_of(samples)))
-            features = [self._features(shot) for shot in track(shots, "Extracting features")]
-            for shot, found in zip(shots, features, strict=True):
-                if found.count == 0:
+            taken = normal_samples(list(samples_of(samples)))
+            shots = []
+            for shot in track(taken, "Extracting features"):
+                shots.append(self._features(shot).pixels)
+                if shots[-1].rgb.pixels == 0:
                     raise InputError(f"sample {shot.name!r}", "pixels with features of both kinds", "none")
-            views = list(self._views(shots, self.settings.shot_views, LEARN, "Extracting views"))
-            with torch.enable_grad():
-                learned = self._learn(features, [view for view in views if view.count], shots)
-            self._calibrate(learned, shots)
-        self._learned = learned
+            bank = shots
+            if self.settings.bank_background:
+                bank = [self._features(shot, background=True).pixels for shot in taken]
+            views = self._views(taken, self.settings.shot_views, LEARN, "Extracting views")
+            kept = tuple(view for view in views if view.rgb.pixels)
+            further = tuple(self._views(taken, self.settings.calibration_views, CALIBRATE, "Calibrating"))
+        return Lesson(tuple(shots), kept, further, tuple(bank))
+
+    def fit_lesson(self, lesson: Lesson) -> CFR:
+        """Learn from what `lesson` of this model, or of one that extracts the same, gave."""
+        with display(self.progress):
+            self._learned = learn(lesson, self.settings)
         return self
 
     def predict(self, sample: SampleLike) -> Result:
@@ -158,6 +168,26 @@ class CFR:
         learned = self.learned
         for sample in samples_of(samples):
             yield self._judge(sample, learned)
+
+    def with_extractors_of(self, other: CFR) -> CFR:
+        """Use the frozen networks of `other`, whose settings name the same; returns the model itself."""
+        self._extractors = other.extractors
+        return self
+
+    def features(self, sample: Sample) -> Features:
+        """What the frozen extractors see of a sample: all that judging it takes."""
+        with torch.no_grad():
+            return self._features(sample)
+
+    def predict_features(self, name: str, features: Features) -> Result:
+        """Judge the sample called `name` from its `features`.
+
+        Raises:
+            NotFittedError: fit or load first.
+        """
+        learned = self.learned
+        with torch.no_grad():
+            return judged(name, features, *self._map(features, learned), learned)
 
     def predict_tokens(
         self,
@@ -276,66 +306,12 @@ class CFR:
         rgb, xyz = (extractor.extract(frame, wanted.size).to(self.device) for extractor in self.extractors)
         return Features.of(frame, whole, rgb, xyz, background)
 
-    def _views(self, shots: Sequence[Sample], views: int, purpose: int, title: str) -> Iterator[Features]:
+    def _views(
+        self, shots: Sequence[Sample], views: int, purpose: int, title: str
+    ) -> Iterator[PixelFeatures]:
         made = normal_views(shots, views, self.settings.seed, purpose)
         for view in track(made, title, views * len(shots)):
-            yield self._features(view)
-
-    def _learn(
-        self, features: Sequence[Features], views: Sequence[Features], shots: Sequence[Sample]
-    ) -> Learned:
-        """Train the mappers, then everything that replacement needs; banks hold the shots alone."""
-        wanted = self.settings
-        rows = [(found.rgb, found.xyz) for found in (*features, *views)]
-        learned = Learned(
-            train_mappers(
-                rows,
-                epochs=wanted.mapper_epochs,
-                learning_rate=wanted.mapper_lr,
-                most_pixels=wanted.mapper_pixels,
-                seed=wanted.seed,
-                kind=wanted.mapper,
-                cycle=wanted.cycle,
-            )
-        )
-        if wanted.replacement == "none":
-            return learned
-        kept = features
-        if wanted.bank_background:
-            kept = [self._features(shot, background=True) for shot in shots]
-        pairs, learned.rgb_bank = build_banks(
-            [found.rgb for found in kept], [found.xyz for found in kept], wanted.coreset, wanted.seed
-        )
-        learned.pairs = draw_rows(pairs, wanted.bank_rows, wanted.seed)
-        if wanted.replacement in ("attention", "bank"):
-            learned.retriever = train_retriever(
-                rows,
-                learned.pairs,
-                candidates=wanted.candidates if wanted.replacement == "attention" else None,
-                epochs=wanted.attention_epochs,
-                learning_rate=wanted.attention_lr,
-                most_queries=wanted.attention_queries,
-                width=wanted.attention_width,
-                normalize_qk=wanted.normalize_qk,
-                seed=wanted.seed,
-            )
-        return learned
-
-    def _calibrate(self, learned: Learned, shots: Sequence[Sample]) -> None:
-        """θ and both thresholds: as given, or from augmented views of the shots."""
-        wanted = self.settings
-        views = list(self._views(shots, wanted.calibration_views, CALIBRATE, "Calibrating"))
-        if wanted.theta is not None:
-            learned.theta = wanted.theta
-        elif learned.rgb_bank is not None:
-            distances = [learned.distances(view.xyz) for view in views]
-            learned.theta = quantile_theta(distances, wanted.reliable_share)
-        maps = [score_map(self._map(view, learned)[0])[view.valid].cpu().numpy() for view in views]
-        if wanted.threshold is not None:
-            learned.threshold = wanted.threshold
-        else:
-            learned.threshold = score_threshold([float(found.max(initial=0)) for found in maps])
-        learned.pixel_threshold = pixel_threshold(maps, learned.threshold)
+            yield self._features(view).pixels
 
     def _map(self, features: Features, learned: Learned) -> tuple[Tensor, Tensor]:
         return learned.discrepancy(features.rgb, features.xyz, features.valid, self.settings)

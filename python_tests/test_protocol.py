@@ -40,7 +40,7 @@ def test_the_papers_shots_are_chosen(n, expected):
 
 
 def test_other_rules_and_seeds():
-    assert choose_shots(10, 3, rule="first") == [0, 1, 2]
+    assert choose_shots(10, 3, rule="first-k") == [0, 1, 2]
     assert choose_shots(10, 2, rule=[7, 3]) == [3, 7]
     assert choose_shots(5, 5, seed=1) == [0, 1, 2, 3, 4]
     assert choose_shots(223, 4, seed=0) != choose_shots(223, 4, seed=1)
@@ -51,10 +51,10 @@ def test_other_rules_and_seeds():
     ("n", "shots", "rule", "names"),
     [
         (5, 0, "rng42", "shots"),
-        (5, -1, "first", "shots"),
+        (5, -1, "first-k", "shots"),
         (5, 6, "rng42", "at most 5"),
         (0, 1, "rng42", "at most 0"),
-        (5, 1, "best", "rng42 or first"),
+        (5, 1, "best", "rng42 or first-k"),
         (5, 2, [1], "2 different"),
         (5, 2, [1, 1], "2 different"),
         (5, 2, [1, 5], "from 0 to 4"),

@@ -34,11 +34,19 @@ def toy_category(name: str = "toy", normal: int = 3, defective: int = 3, train: 
     return Category(name, tuple(source("train", "good", i, i) for i in range(train)), tuple(test))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ToyFrame:
+    sample: Sample
+
     def grid_mask(self, mask, size):
         pick = (np.arange(size) * np.array([[mask.shape[0]], [mask.shape[1]]])) // size
         return mask[np.ix_(*pick)]
+
+    def grid_rgb(self, size):
+        return self.grid_mask(self.sample.rgb, size)
+
+    def grid_xyz(self, size):
+        return self.grid_mask(self.sample.xyz, size)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class ToyResult:
     raw_map: np.ndarray
     localization_map: np.ndarray
     valid: np.ndarray
+    replaced: np.ndarray
     frame: ToyFrame
 
 
@@ -71,7 +80,7 @@ class ToyDetector:
     def predict(self, sample: Sample) -> ToyResult:
         red = sample.rgb[..., 0].astype(np.float32) - sample.rgb[..., 1]
         score_map = np.where(sample.valid, np.clip(red, 1, None), 0).astype(np.float32)
-        frame = ToyFrame()
+        frame = ToyFrame(sample)
         raw = frame.grid_mask(score_map, self.size)
         threshold = 30.0 + self.seed
         return ToyResult(
@@ -86,6 +95,7 @@ class ToyDetector:
             raw_map=raw,
             localization_map=raw / raw[raw > 0].mean(),
             valid=frame.grid_mask(sample.valid, self.size),
+            replaced=frame.grid_mask(sample.valid & (red > threshold), self.size),
             frame=frame,
         )
 

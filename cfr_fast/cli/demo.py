@@ -39,7 +39,7 @@ def run_demo(out: Path, seed: int) -> list[CategoryResult]:
         categories,
         lambda model_seed: CFR(size=SIZE, seed=model_seed, background="none", **QUICK),
         seeds=(seed,),
-        rule="first",
+        rule="first-k",
         size=SIZE,
         pictures=out,
     )

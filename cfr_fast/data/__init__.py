@@ -6,6 +6,7 @@ from cfr_fast.data.datasets import DatasetName, detect_dataset, list_categories,
 from cfr_fast.data.depth import depth_to_xyz, read_depth
 from cfr_fast.data.discover import find_samples
 from cfr_fast.data.files import PathLike, write_atomically
+from cfr_fast.data.fingerprint import fingerprint
 from cfr_fast.data.frame import Frame, frame_of
 from cfr_fast.data.images import read_mask, read_rgb, write_mask, write_rgb
 from cfr_fast.data.preparation import Background, is_prepared, prepare
@@ -27,6 +28,7 @@ __all__ = [
     "depth_to_xyz",
     "detect_dataset",
     "find_samples",
+    "fingerprint",
     "frame_of",
     "is_prepared",
     "list_categories",

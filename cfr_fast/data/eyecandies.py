@@ -63,12 +63,15 @@ def source(folder: Path, number: str, name: str) -> SampleSource:
     Raises:
         InputError: a file is missing, or its metadata cannot be read.
     """
-    for needed in (PHOTO, "depth.png", "info_depth.yaml"):
+    needs = (PHOTO, "depth.png", "info_depth.yaml")
+    for needed in needs:
         if not (folder / f"{number}_{needed}").is_file():
             raise InputError(f"sample {number} in {folder}", f"{number}_{needed}", "nothing of that name")
     metadata = folder / f"{number}_metadata.yaml"
     defect = _defect(metadata) if metadata.is_file() else None
-    return SampleSource(name, partial(load_sample, folder, number, name, defect), defect)
+    optional = [path for path in (folder / f"{number}_mask.png", metadata) if path.is_file()]
+    files = (*(folder / f"{number}_{needed}" for needed in needs), *optional)
+    return SampleSource(name, partial(load_sample, folder, number, name, defect), defect, files)
 
 
 def load_sample(folder: Path, number: str, name: str, defect: str | None) -> Sample:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from cfr_fast.data.sample import Sample
 from cfr_fast.errors import InputError
@@ -41,6 +42,10 @@ class Frame:
         """
         index = _nearest_index(self.side, size)
         return self.xyz[index[:, None], index]
+
+    def grid_rgb(self, size: int) -> NDArray[np.uint8]:
+        """The photo on a size×size grid, to be looked at: bicubic, uint8 [size, size, 3]."""
+        return np.asarray(Image.fromarray(self.rgb).resize((size, size), Image.Resampling.BICUBIC))
 
     def grid_mask(self, mask: ArrayLike, size: int) -> NDArray[np.bool_]:
         """A mask at the sample's resolution on the size×size grid: [H, W] → bool [size, size].

@@ -44,7 +44,10 @@ class SampleFiles:
 
     def source(self, name: str, defect: str | None) -> SampleSource:
         """The sample under `name`, to be read when needed."""
-        return SampleSource(name, partial(load_sample, self, name, defect), defect)
+        camera = self.camera if isinstance(self.camera, Path) else None
+        files = (self.rgb, self.geometry, self.ground_truth, camera)
+        present = tuple(path for path in files if path is not None)
+        return SampleSource(name, partial(load_sample, self, name, defect), defect, present)
 
 
 def load_sample(files: SampleFiles, name: str, defect: str | None) -> Sample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,11 +95,13 @@ class SampleSource:
         name: unique inside its dataset, for example ``test/bent/003``.
         load: reads the sample; raises InputError that names the file at fault.
         defect: defect type ("good" for a normal sample); None where unknown.
+        files: what it is read from; none where it is made.
     """
 
     name: str
     load: Callable[[], Sample] = field(repr=False, compare=False)
     defect: str | None = None
+    files: tuple[Path, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)

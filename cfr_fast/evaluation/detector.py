@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,14 @@ class Grid(Protocol):
 
     def grid_mask(self, mask: NDArray[np.bool_], size: int, /) -> NDArray[np.bool_]:
         """A mask [H, W] of the sample on the frame's size×size grid: padded, nearest, > 0.5."""
+        ...
+
+    def grid_rgb(self, size: int, /) -> NDArray[np.uint8]:
+        """The photo on the grid: [size, size, 3]."""
+        ...
+
+    def grid_xyz(self, size: int, /) -> NDArray[np.float32]:
+        """The prepared points on the grid: [size, size, 3], metres, zeros where missing."""
         ...
 
 
@@ -82,8 +91,13 @@ class Prediction(Verdict, Protocol):
         ...
 
     @property
+    def replaced(self) -> NDArray[np.bool_]:
+        """[size, size], pixels whose prediction was replaced."""
+        ...
+
+    @property
     def frame(self) -> Grid:
-        """Carries masks of the sample to the grid."""
+        """Carries the sample to the grid."""
         ...
 
 
@@ -97,3 +111,46 @@ class Detector(Protocol):
     def predict(self, sample: Sample, /) -> Prediction:
         """Judge one sample."""
         ...
+
+
+class MethodSet(Protocol):
+    """Methods that learn from the same shots and judge the same samples."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the methods' rows."""
+        ...
+
+    def fit(self, samples: Sequence[Sample | SampleSource], /) -> Mapping[str, float]:
+        """Let every method learn; gives the seconds that each took."""
+        ...
+
+    def judge(self, sample: Sample, /) -> Iterator[tuple[str, Prediction, float]]:
+        """Every method's name, its prediction, and the seconds that this took."""
+        ...
+
+
+class OneMethod:
+    """A detector as a set of methods.
+
+    Args:
+        name: of its row.
+        build: makes the unfitted detector.
+    """
+
+    def __init__(self, name: str, build: Callable[[], Detector]) -> None:
+        self.names = (name,)
+        self._build = build
+
+    def fit(self, samples: Sequence[Sample | SampleSource], /) -> dict[str, float]:
+        """As `MethodSet.fit`."""
+        started = perf_counter()
+        self._detector = self._build()
+        self._detector.fit(samples)
+        return {self.names[0]: perf_counter() - started}
+
+    def judge(self, sample: Sample, /) -> Iterator[tuple[str, Prediction, float]]:
+        """As `MethodSet.judge`."""
+        started = perf_counter()
+        result = self._detector.predict(sample)
+        yield self.names[0], result, perf_counter() - started

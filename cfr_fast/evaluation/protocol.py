@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,8 @@ from cfr_fast.data.sample import Category, Sample
 from cfr_fast.errors import InputError
 from cfr_fast.evaluation.aupro import aupro
 from cfr_fast.evaluation.auroc import image_auroc, pixel_auroc, pixel_auroc_map
-from cfr_fast.evaluation.detector import Detector, Prediction
+from cfr_fast.evaluation.detector import Detector, MethodSet, OneMethod, Prediction
+from cfr_fast.evaluation.readable import read_sample, read_shots
 from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, SAMPLED, CategoryResult, ImageRow, aupro_key
 from cfr_fast.evaluation.shots import choose_shots
 from cfr_fast.progress import track
@@ -23,7 +23,7 @@ from cfr_fast.progress import track
 # A mask has no threshold, and hardly any score that does not tie: sampled ranks say nothing about it.
 _NOT_FOR_MASKS = ("false_alarm_rate", "detection_rate", *(aupro_key(limit, SAMPLED) for limit in LIMITS))
 
-OnImage: TypeAlias = Callable[[Sample, Prediction], None]
+OnImage: TypeAlias = Callable[[str, Sample, Prediction], None]
 
 
 @dataclass
@@ -33,6 +33,8 @@ class _Evidence:
     localization: list[NDArray[np.float32]] = field(default_factory=list)
     scaled: list[NDArray[np.float32]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    images: list[ImageRow] = field(default_factory=list)
+    seconds: float = 0.0
 
     def add(self, localization: NDArray[np.float32], raw: NDArray[np.float32], score: float) -> None:
         self.localization.append(localization)
@@ -61,92 +63,136 @@ def evaluate_category(
     dataset: str = "",
     rule: str | Sequence[int] = "rng42",
     method: str = "CFR",
-    on_image: OnImage | None = None,
+    on_image: Callable[[Sample, Prediction], None] | None = None,
 ) -> CategoryResult:
-    """Fit a model on `shots` normal samples of the category and evaluate it on the whole test split.
+    """`evaluate_methods` of a single detector.
 
-    Pixel metrics are computed on the size×size grid. Beside the method's row there is one for "mask only",
-    which needs no model: its map is 1 where the prepared sample has a point and 0 elsewhere. It shows how
-    much of a figure comes from knowing where the object is. Its AUPRO is the exact one only.
+    Args:
+        category, shots, seed, size, dataset, rule: as there.
+        build: makes an unfitted model from a seed.
+        method: name of the model's row.
+        on_image: called with every test sample and its prediction, in order.
+
+    Raises:
+        InputError: as there.
+    """
+
+    def passed_on(_: str, sample: Sample, result: Prediction) -> None:
+        if on_image is not None:
+            on_image(sample, result)
+
+    methods = OneMethod(method, lambda: build(seed))
+    options = {"dataset": dataset, "rule": rule, "on_image": passed_on}
+    return evaluate_methods(category, shots, seed, methods, size, **options)[method]  # type: ignore[arg-type]
+
+
+def evaluate_methods(
+    category: Category,
+    shots: int,
+    seed: int,
+    methods: MethodSet,
+    size: int = 224,
+    *,
+    dataset: str = "",
+    rule: str | Sequence[int] = "rng42",
+    skip_bad: bool = False,
+    record: Mapping[str, Any] | None = None,
+    on_image: OnImage | None = None,
+) -> dict[str, CategoryResult]:
+    """Let methods learn from `shots` normal samples of a category; evaluate them on its whole test split.
+
+    The test split is read once, for all methods. Pixel metrics are computed on the size×size grid. Beside a
+    method's row there is one for "mask only", which needs no model: its map is 1 where the prepared sample
+    has a point and 0 elsewhere. It shows how much of a figure comes from knowing where the object is. Its
+    AUPRO is the exact one only.
 
     Args:
         category: `train` is what shots are chosen from, `test` is what is measured.
         shots: number of training samples.
-        seed: of the choice of shots, and given to `build`.
-        build: makes an unfitted model from a seed.
-        size: side of the grid of the model's maps.
+        seed: of the choice of shots.
+        methods: at least one.
+        size: side of the grid of the methods' maps.
         dataset: name for the record.
         rule: as in `choose_shots`.
-        method: name of the model's row.
-        on_image: called with every test sample and its prediction, in order.
+        skip_bad: leave out samples that cannot be read, and list them in the result; a training sample is
+            replaced by the next one that can be read and was not chosen.
+        record: kept in the results.
+        on_image: called with a method's name, a test sample and the prediction, in order.
 
     Returns:
-        Metrics, timings and a row for each test image. Pixel metrics are NaN where an anomalous test
-        image has no ground truth, image AUROC where all images are of one kind.
+        For every method its metrics, timings and a row for each test image. Pixel metrics are NaN where an
+        anomalous test image has no ground truth, image AUROC where all images are of one kind.
 
     Raises:
         InputError: no or too many shots, no test samples, a test sample of which nobody knows whether it is
-            anomalous, a grid of another size; and whatever reading a sample raises.
+            anomalous, a grid of another size; a sample that cannot be read, unless it is skipped.
     """
-    chosen = [category.train[index] for index in choose_shots(len(category.train), shots, seed, rule)]
+    indices = choose_shots(len(category.train), shots, seed, rule)
     if not category.test:
         raise InputError(f"category {category.name!r}", "at least one test sample", "none")
-    started = perf_counter()
-    model = build(seed)
-    model.fit(chosen)
-    fit_seconds = perf_counter() - started
-    own, mask_only = _Evidence(), _Evidence()
+    skipped: list[str] = []
+    chosen = read_shots(category.train, indices, skipped if skip_bad else None)
+    fit_seconds = methods.fit([sample for _, sample in chosen])
+    found = {name: _Evidence() for name in methods.names}
+    mask_only = _Evidence()
     truth: list[NDArray[np.bool_] | None] = []
-    images: list[ImageRow] = []
-    predict_seconds = 0.0
     for source in track(category.test, f"{category.name}, {shots} shot: test"):
-        sample = source.load()
+        sample = read_sample(source, skipped if skip_bad else None)
+        if sample is None:
+            continue
         defect = _defect(source.defect, sample)
-        started = perf_counter()
-        result = model.predict(sample)
-        predict_seconds += perf_counter() - started
-        if result.raw_map.shape != (size, size):
-            raise InputError("size", f"{result.raw_map.shape[0]}, the model's grid", f"{size}")
-        own.add(result.localization_map, result.raw_map, result.score)
-        # Every normalisation of the indicator of valid pixels leaves its localisation map and its image
-        # score (1, whatever the image) as they are; only the pixel-AUROC scaling depends on the image.
-        valid = np.asarray(result.valid, dtype=np.float32).reshape(size, size)
-        mask_only.add(valid, valid, 1.0)
-        truth.append(_grid_truth(sample, defect, result, size))
-        images.append(
-            ImageRow(
-                source.name,
-                defect,
-                float(result.score),
-                float(result.threshold),
-                bool(result.label),
-                float(result.replaced_fraction),
-            )
-        )
-        if on_image is not None:
-            on_image(sample, result)
+        for number, (name, result, seconds) in enumerate(methods.judge(sample)):
+            if result.raw_map.shape != (size, size):
+                raise InputError("size", f"{result.raw_map.shape[0]}, the model's grid", f"{size}")
+            own = found[name]
+            own.add(result.localization_map, result.raw_map, result.score)
+            own.images.append(_row(source.name, defect, result))
+            own.seconds += seconds
+            if number == 0:
+                # Every normalisation of the indicator of valid pixels leaves its localisation map and its
+                # image score (1, whatever the image) as they are; only the pixel-AUROC scaling depends on it.
+                valid = np.asarray(result.valid, dtype=np.float32).reshape(size, size)
+                mask_only.add(valid, valid, 1.0)
+                truth.append(grid_truth(sample, defect, result, size))
+            if on_image is not None:
+                on_image(name, sample, result)
+    if not truth:
+        raise InputError(f"category {category.name!r}", "a test sample that can be read", "none")
+    images = next(iter(found.values())).images
     anomalous = [row.anomalous for row in images]
     known = [mask for mask in truth if mask is not None]
     complete = known if len(known) == len(truth) else None
-    metrics = {
-        method: own.metrics(complete, anomalous) | _alarms(images),
-        MASK_ONLY: mask_only.metrics(complete, anomalous) | dict.fromkeys(_NOT_FOR_MASKS, math.nan),
+    no_model = mask_only.metrics(complete, anomalous) | dict.fromkeys(_NOT_FOR_MASKS, math.nan)
+    return {
+        name: CategoryResult(
+            dataset=dataset,
+            category=category.name,
+            shots=shots,
+            seed=seed,
+            rule=rule if isinstance(rule, str) else "list",
+            training_samples=tuple(shot for shot, _ in chosen),
+            size=size,
+            normal=anomalous.count(False),
+            anomalous=anomalous.count(True),
+            metrics={name: own.metrics(complete, anomalous) | _alarms(own.images), MASK_ONLY: no_model},
+            fit_seconds=fit_seconds[name],
+            predict_seconds=own.seconds / len(images),
+            images=tuple(own.images),
+            skipped=tuple(skipped),
+            record=record or {},
+        )
+        for name, own in found.items()
     }
-    return CategoryResult(
-        dataset=dataset,
-        category=category.name,
-        shots=shots,
-        seed=seed,
-        rule=rule if isinstance(rule, str) else "list",
-        training_samples=tuple(source.name for source in chosen),
-        size=size,
-        normal=anomalous.count(False),
-        anomalous=anomalous.count(True),
-        metrics=metrics,
-        fit_seconds=fit_seconds,
-        predict_seconds=predict_seconds / len(images),
-        images=tuple(images),
+
+
+def _row(name: str, defect: str, result: Prediction) -> ImageRow:
+    numbers = (
+        float(result.score),
+        float(result.threshold),
+        bool(result.label),
+        float(result.replaced_fraction),
     )
+    return ImageRow(name, defect, *numbers)
 
 
 def _defect(listed: str | None, sample: Sample) -> str:
@@ -159,7 +205,7 @@ def _defect(listed: str | None, sample: Sample) -> str:
     return "defect" if sample.is_anomalous else "good"
 
 
-def _grid_truth(sample: Sample, defect: str, result: Prediction, size: int) -> NDArray[np.bool_] | None:
+def grid_truth(sample: Sample, defect: str, result: Prediction, size: int) -> NDArray[np.bool_] | None:
     """Ground truth on the model's grid; None where an anomalous sample has none."""
     if sample.ground_truth is not None:
         return result.frame.grid_mask(sample.ground_truth, size)

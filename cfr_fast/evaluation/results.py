@@ -118,6 +118,7 @@ class Summary:
     Args:
         mean: by metric; a category where a metric has no meaning (NaN) does not enter its mean.
         deviation: sample standard deviation (n − 1) over seeds; NaN for one seed.
+        seeds: none where the figures are published ones.
     """
 
     dataset: str
@@ -128,6 +129,17 @@ class Summary:
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the figures are others', not measured here."""
+        return not self.seeds
+
+    def label(self, most: int) -> str:
+        """The method's name; with the number of its categories where others have more, up to `most`."""
+        count = len(self.categories)
+        some = "" if self.is_published or count == most else f" ({count} of {most} categories)"
+        return self.method + some
+
     def to_json(self) -> dict[str, Any]:
         """As `CategoryResult.to_json`."""
         plain = asdict(self)
@@ -136,26 +148,54 @@ class Summary:
         return plain
 
 
+@dataclass(frozen=True)
+class Row:
+    """One line of figures: a method (or "mask only") of a result."""
+
+    result: CategoryResult
+    method: str
+    metrics: Mapping[str, float]
+
+
+def rows_of(results: Iterable[CategoryResult]) -> list[Row]:
+    """All lines, those of one category, number of shots and seed together, "mask only" once and last."""
+    groups: dict[tuple[str, str, int, int], dict[str, Row]] = {}
+    for result in results:
+        key = (result.dataset, result.category, result.shots, result.seed)
+        lines = groups.setdefault(key, {})
+        for method, metrics in result.metrics.items():
+            lines.setdefault(method, Row(result, method, metrics))
+    return [
+        line
+        for lines in groups.values()
+        for line in sorted(lines.values(), key=lambda row: row.method == MASK_ONLY)
+    ]
+
+
 def summarise(results: Iterable[CategoryResult]) -> list[Summary]:
     """Means over categories and seeds, one row for each dataset, number of shots and method."""
-    groups: dict[tuple[str, int, str], list[CategoryResult]] = {}
-    for result in results:
-        for method in result.metrics:
-            groups.setdefault((result.dataset, result.shots, method), []).append(result)
-    rows = []
-    for (dataset, shots, method), group in groups.items():
-        seeds = tuple(dict.fromkeys(result.seed for result in group))
-        mean, deviation = {}, {}
-        for metric in METRICS:
-            by_seed = [
-                _mean(result.metrics[method][metric] for result in group if result.seed == seed)
-                for seed in seeds
-            ]
-            mean[metric] = _mean(by_seed)
-            deviation[metric] = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else math.nan
-        categories = tuple(dict.fromkeys(result.category for result in group))
-        rows.append(Summary(dataset, method, shots, seeds, categories, mean, deviation))
-    return rows
+    groups: dict[tuple[str, int], dict[str, list[Row]]] = {}
+    for line in rows_of(results):
+        group = groups.setdefault((line.result.dataset, line.result.shots), {})
+        group.setdefault(line.method, []).append(line)
+    return [
+        _summary(dataset, method, shots, methods[method])
+        for (dataset, shots), methods in groups.items()
+        for method in sorted(methods, key=lambda name: name == MASK_ONLY)
+    ]
+
+
+def _summary(dataset: str, method: str, shots: int, lines: list[Row]) -> Summary:
+    seeds = tuple(dict.fromkeys(line.result.seed for line in lines))
+    mean, deviation = {}, {}
+    for metric in METRICS:
+        by_seed = [
+            _mean(line.metrics[metric] for line in lines if line.result.seed == seed) for seed in seeds
+        ]
+        mean[metric] = _mean(by_seed)
+        deviation[metric] = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else math.nan
+    categories = tuple(dict.fromkeys(line.result.category for line in lines))
+    return Summary(dataset, method, shots, seeds, categories, mean, deviation)
 
 
 def numbers(row: Mapping[str, float]) -> dict[str, float | None]:

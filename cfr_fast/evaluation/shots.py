@@ -9,7 +9,7 @@ import numpy as np
 from cfr_fast.data.sample import SampleSource
 from cfr_fast.errors import InputError
 
-RULES = ("rng42", "first")
+RULES = ("rng42", "first-k")
 
 
 def choose_shots(n: int, shots: int, seed: int = 42, rule: str | Sequence[int] = "rng42") -> list[int]:
@@ -20,7 +20,7 @@ def choose_shots(n: int, shots: int, seed: int = 42, rule: str | Sequence[int] =
         shots: how many to choose, 1 to n.
         seed: of the draw; 42 is the paper's.
         rule: ``rng42`` draws as the paper does, ``numpy.random.default_rng(seed).choice(n, shots,
-            replace=False)``; ``first`` takes the first ones; a sequence of indices is taken as it is.
+            replace=False)``; ``first-k`` takes the first ones; a sequence of indices is taken as it is.
 
     Returns:
         Indices in ascending order.
@@ -40,7 +40,7 @@ def choose_shots(n: int, shots: int, seed: int = 42, rule: str | Sequence[int] =
         if chosen[0] < 0 or chosen[-1] >= n:
             raise InputError("rule", f"indices from 0 to {n - 1}", f"{chosen}")
         return chosen
-    if rule == "first":
+    if rule == "first-k":
         return list(range(shots))
     if rule == "rng42":
         drawn = np.random.default_rng(seed).choice(n, shots, replace=False)

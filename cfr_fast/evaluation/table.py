@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import math
-import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from cfr_fast.evaluation.detector import Verdict
-from cfr_fast.evaluation.files import write_csv, write_json
+from cfr_fast.evaluation.files import write_csv, write_json, write_text
+from cfr_fast.evaluation.latex import latex_table
+from cfr_fast.evaluation.published import with_published
+from cfr_fast.evaluation.record import versions
 from cfr_fast.evaluation.results import (
     LIMITS,
+    MASK_ONLY,
     METRICS,
     SAMPLED,
     CategoryResult,
     aupro_key,
     numbers,
+    rows_of,
     summarise,
 )
 
 FORMAT = "cfr_fast.evaluation/1"
 _SETTING = ("dataset", "category", "method", "shots", "seed", "rule", "training_samples")
-_COUNTS = ("normal", "anomalous", "size", "fit_seconds", "predict_seconds")
+_COUNTS = ("normal", "anomalous", "size", "fit_seconds", "predict_seconds", "skipped")
+MOST_LINES = 60  # of the table by category on a screen
 
 
 def summary_table(results: Sequence[CategoryResult]) -> Table:
@@ -37,7 +42,8 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
     The column AUPRO says with which thresholds: 99, as papers report it, or exact; the columns after it are
     the limits of the false-positive rate.
     """
-    summaries = summarise(results)
+    found = summarise(results)
+    summaries = with_published(found)
     title = (
         escape(", ".join(dict.fromkeys(row.dataset for row in summaries))),
         _plural(len({result.category for result in results}), "category", "categories"),
@@ -47,10 +53,11 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
     columns = ("shots", "method", "I-AUROC", "P-AUROC", "AUPRO", *(f"{limit:.0%}" for limit in LIMITS))
     # Deviations make the columns wide; with narrower gaps they still fit into 80 characters.
     table = _table(" · ".join(title), columns, gap=0 if any(len(row.seeds) > 1 for row in summaries) else 1)
+    most = max((len(row.categories) for row in found), default=0)
     for row in summaries:
         cells = {name: _cell(row.mean[name], row.deviation[name]) for name in METRICS}
-        head = (f"{row.shots}", escape(row.method), cells["i_auroc"], cells["p_auroc"])
-        for thresholds in (SAMPLED, None):
+        head = (f"{row.shots}", escape(row.label(most)), cells["i_auroc"], cells["p_auroc"])
+        for thresholds in (SAMPLED,) if row.is_published else (SAMPLED, None):
             areas = [cells[aupro_key(limit, thresholds)] for limit in LIMITS]
             table.add_row(*head, "exact" if thresholds is None else f"{thresholds}", *areas)
             head = ("", "", "", "")
@@ -66,12 +73,14 @@ def category_table(results: Sequence[CategoryResult]) -> Table:
     )
     table = _table("by category · percent · AUPRO at 30 %", columns)
     shown = ("i_auroc", "p_auroc", aupro_key(0.3, SAMPLED), aupro_key(0.3, None))
-    for result in results:
-        head, fit = (escape(result.category), f"{result.shots}/{result.seed}"), f"{result.fit_seconds:.1f}"
-        for method, row in result.metrics.items():
-            cells = [_cell(row[name]) for name in (*shown, "detection_rate", "false_alarm_rate")]
-            table.add_row(*head, escape(method), *cells, fit)
-            head, fit = ("", ""), ""
+    last: tuple[str, str] | None = None
+    for line in rows_of(results):
+        result = line.result
+        head = escape(result.category), f"{result.shots}/{result.seed}"
+        cells = [_cell(line.metrics[name]) for name in (*shown, "detection_rate", "false_alarm_rate")]
+        fit = "" if line.method == MASK_ONLY else f"{result.fit_seconds:.1f}"
+        table.add_row(*(("", "") if head == last else head), escape(line.method), *cells, fit)
+        last = head
     return table
 
 
@@ -86,13 +95,47 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def screen(results: Sequence[CategoryResult]) -> Group:
-    """Both tables of an evaluation, for a rich console of one's own."""
-    return Group(category_table(results), summary_table(results))
+    """Both tables of an evaluation, for a rich console of one's own; notes on what was left out."""
+    lines = len(rows_of(results))
+    parts: list[RenderableType] = [] if lines > MOST_LINES else [category_table(results)]
+    return Group(*parts, summary_table(results), *notes(results))
+
+
+def notes(results: Sequence[CategoryResult]) -> list[str]:
+    """Samples that were skipped, if any: one line for each category."""
+    skipped: dict[str, dict[str, None]] = {}
+    for result in results:
+        skipped.setdefault(result.category, {}).update(dict.fromkeys(result.skipped))
+    return [
+        escape(
+            f"{category}: {_plural(len(names), 'sample', 'samples')} could not be read: {', '.join(names)}"
+        )
+        for category, names in skipped.items()
+        if names
+    ]
 
 
 def print_results(results: Sequence[CategoryResult], file: IO[str] | None = None) -> None:
-    """Print both tables to `file` (None is standard output); figures are never cut off for want of width."""
-    console, tables = Console(file=file), screen(results)
+    """Print `screen` to `file` (None is standard output); figures are never cut off for want of width."""
+    _print(screen(results), file)
+
+
+def write_tables(folder: Path, results: Sequence[CategoryResult]) -> None:
+    """Write ``results.txt`` (both tables), ``results.csv``, ``results.json`` and ``results.tex``.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    text = io.StringIO()
+    _print(Group(category_table(results), summary_table(results), *notes(results)), text)
+    write_text(folder / "results.txt", text.getvalue())
+    write_results_csv(folder / "results.csv", results)
+    write_results_json(folder / "results.json", results)
+    write_text(folder / "results.tex", latex_table(results))
+
+
+def _print(tables: Group, file: IO[str] | None) -> None:
+    console = Console(file=file)
     wanted = console.measure(tables, options=console.options.update(width=1000)).maximum
     console.width = max(console.width, wanted)
     console.print(tables)
@@ -101,21 +144,24 @@ def print_results(results: Sequence[CategoryResult], file: IO[str] | None = None
 def write_results_csv(path: Path | str, results: Sequence[CategoryResult]) -> None:
     """Write one row for each category, shots, seed and method; metrics in [0, 1], empty where undefined."""
     rows = []
-    for result in results:
-        plain = result.to_json()
+    for line in rows_of(results):
+        plain = line.result.to_json()
         shared = {name: plain[name] for name in (*_SETTING, *_COUNTS) if name != "method"}
-        shared["training_samples"] = " ".join(result.training_samples)
-        rows += [{**shared, "method": method, **numbers(row)} for method, row in result.metrics.items()]
+        shared["training_samples"] = " ".join(line.result.training_samples)
+        rows.append(
+            {**shared, "skipped": len(line.result.skipped), "method": line.method, **numbers(line.metrics)}
+        )
     write_csv(path, [*_SETTING, *METRICS, *_COUNTS], rows)
 
 
 def results_json(results: Sequence[CategoryResult]) -> dict[str, Any]:
     """All results with their means and the versions of what computed them, ready for JSON."""
+    summaries = with_published(summarise(results))
     return {
         "format": FORMAT,
-        "versions": {"python": platform.python_version()}
-        | {package: _version(package) for package in ("cfr-fast", "torch", "numpy", "scipy")},
-        "summary": [row.to_json() for row in summarise(results)],
+        "versions": versions(),
+        "summary": [row.to_json() for row in summaries if not row.is_published],
+        "published": [row.to_json() for row in summaries if row.is_published],
         "results": [result.to_json() for result in results],
     }
 
@@ -144,10 +190,3 @@ def _cell(value: float, deviation: float = math.nan) -> str:
 
 def _plural(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
