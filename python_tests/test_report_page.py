@@ -120,6 +120,43 @@ def test_what_does_not_beat_the_mask_is_marked(contents, html):
     assert "abbr" in body
 
 
+def test_published_figures_stand_beside_measured_ones(contents):
+    """Where categories are the benchmark's, and never as the best or as something to be marked."""
+    runs = [
+        replace(run, result=replace(run.result, dataset="mvtec3d"))
+        for run in contents.runs
+        if run.key.category == "bagel"
+    ]
+    html = page_of(replace(contents, runs=tuple(runs)))
+    rows = re.findall(r'<tr class="published">.*?</tr>', html)
+    assert len(rows) == 2  # CFR and CMDS-AD at 1 shot; nobody published 2
+    for row, name, score, area in zip(rows, ("CFR", "CMDS-AD"), (74.0, 79.6), (92.3, 94.2), strict=True):
+        assert f"{name} (published, all 10 categories)" in row
+        assert f"{score}" in row
+        assert f"{area}" in row
+        assert "<b>" not in row
+        assert "abbr" not in row
+    assert "MVTec 3D-AD" in html
+
+
+def test_the_head_says_what_was_evaluated(contents, page, html):
+    terms = dict(zip(page.texts_of("dt"), page.texts_of("dd"), strict=True))
+    assert terms["dataset"] == "toys & more"
+    assert terms["versions"] == "torch 9.8.7"
+    assert terms["choice of shots"] == "rng42"
+    assert (terms["shots"], terms["seeds"], terms["methods"]) == ("1, 2", "0, 1", "CFR, CFM")
+    assert terms["test images"] == "6 good, 8 anomalous"
+    assert terms["last result"].startswith(f"{contents.written:%Y-%m-%d}")
+    (best,) = (row for row in contents.summaries if (row.method, row.shots) == ("CFR", 2))
+    shown = page.texts_of("strong")
+    assert shown == [
+        f"{amount(best.mean['detection_rate'])} %",
+        f"{amount(best.mean['false_alarm_rate'])} %",
+        amount(best.mean["i_auroc"]),
+        amount(best.mean["aupro_30_exact"]),
+    ]
+
+
 def test_every_category_has_its_bars(contents, page):
     drawn = {float(a["data-value"]) for tag, a in page.elements if tag == "rect"}
     for run in contents.runs:

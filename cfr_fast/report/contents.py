@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, TypeVar
 
 from cfr_fast.errors import InputError
 from cfr_fast.evaluation.results import MASK_ONLY, CategoryResult, Summary, summarise
-from cfr_fast.evaluation.store import RunKey, Store
+from cfr_fast.evaluation.store import RESULTS, RunKey, Store
 
 T = TypeVar("T")
 
@@ -30,11 +31,13 @@ class Contents:
         store: where the maps are.
         record: of the protocol (``run.json``); empty where there is none.
         runs: at least one.
+        written: when the latest result was.
     """
 
     store: Store
     record: Mapping[str, Any]
     runs: tuple[Run, ...]
+    written: datetime
 
     @property
     def dataset(self) -> str:
@@ -93,7 +96,8 @@ def read(store: Store) -> Contents:
     datasets = _distinct(run.result.dataset for run in runs)
     if len(datasets) > 1:
         raise InputError(str(store.folder), "results of one dataset", ", ".join(datasets))
-    return Contents(store, store.record() or {}, runs)
+    latest = max(path.stat().st_mtime for path in (store.folder / RESULTS).glob("*/*/*.json"))
+    return Contents(store, store.record() or {}, runs, datetime.fromtimestamp(latest, timezone.utc))
 
 
 def _distinct(values: Iterable[T]) -> tuple[T, ...]:

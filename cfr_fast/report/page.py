@@ -18,10 +18,11 @@ from cfr_fast.report.contents import Contents
 from cfr_fast.report.curve_chart import curves, unmapped
 from cfr_fast.report.curves import Curve
 from cfr_fast.report.gallery import Gallery
+from cfr_fast.report.header import facts, figures_of_merit, subtitle
 from cfr_fast.report.histogram_chart import histograms
 from cfr_fast.report.histograms import Histogram
 from cfr_fast.report.style import MASK_COLOUR, SERIES, dataset_title, plural
-from cfr_fast.report.tables import facts, figures_of_merit, results_table, subtitle
+from cfr_fast.report.tables import results_table
 
 
 def render(
