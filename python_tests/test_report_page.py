@@ -260,7 +260,7 @@ def test_the_number_of_images_is_bounded(contents):
     assert len(json.dumps(less.pixels)) < 0.9 * size
     assert make_gallery(contents, budget=1).each == 1
     assert "12 of 14 test images" in page_of(contents, budget=int(0.9 * size))
-    only = make_gallery(contents, methods=["CFM"], shots=1)
+    only = make_gallery(contents, methods=["cfm"], shots=1)
     assert only.facts["methods"] == ["CFM"]
     assert only.shots == 1
     for options, word in (({"each": 0}, "images"), ({"methods": ["x"]}, "CFR, CFM"), ({"shots": 3}, "1, 2")):
@@ -287,6 +287,11 @@ def test_curves_come_from_maps(contents, store):
     assert curve.values[49] == pytest.approx(aupro(evidence.map.astype(np.float32), truth, 0.5))
 
 
+def test_the_page_says_whose_maps_the_curves_are_of(html):
+    assert "Solid lines are of seed 0 alone" in html
+    assert "Dashed lines" not in html
+
+
 def test_without_maps_the_page_says_so(tmp_path):
     contents = read(write_toy_store(tmp_path, kept=False))
     assert make_gallery(contents) is None
@@ -294,7 +299,11 @@ def test_without_maps_the_page_says_so(tmp_path):
     assert {curve.limits for curve in drawn} == {STORED}
     html = page_of(contents)
     Page(html)
-    assert "Dashed: no maps were kept for CFR, CFM, mask only" in html
+    assert (
+        "Dashed lines join the limits stored with the results (1, 5, 10 and 30 %): of CFR, CFM, mask only"
+        in html
+    )
+    assert "Solid lines" not in html
     assert "there is no picture to show" in html
     assert "gallery-facts" not in re.sub(r"<script>.*?</script>", "", html, flags=re.S)
 

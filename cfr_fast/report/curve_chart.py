@@ -10,7 +10,7 @@ from cfr_fast.evaluation.results import MASK_ONLY
 from cfr_fast.report import charts, svg
 from cfr_fast.report.contents import Contents
 from cfr_fast.report.curves import Curve
-from cfr_fast.report.style import amount, plural, series
+from cfr_fast.report.style import amount, series
 
 _MEAN = "mean over categories"
 
@@ -58,17 +58,22 @@ def _curve_figure(contents: Contents, title: str, lines: Sequence[Curve]) -> str
     return svg.element("figure", svg.element("figcaption", escape(title)) + plot + axis, class_="wide")
 
 
-def unmapped(drawn: Sequence[Curve], contents: Contents) -> str:
-    """What to say about curves that have stored limits only; empty where all come from maps."""
+def remarks(drawn: Sequence[Curve], contents: Contents) -> str:
+    """What to say about curves of some seeds only, and about those that have stored limits only."""
+    told = []
+    kept = {run.key.seed for run in contents.runs if contents.store.has_evidence(run.key)}
+    if any(curve.from_maps for curve in drawn) and not kept >= set(contents.seeds):
+        seeds = ", ".join(str(seed) for seed in contents.seeds if seed in kept)
+        told.append(f"Solid lines are of seed {seeds} alone, whose maps were kept.")
     sparse = [curve for curve in drawn if not curve.from_maps and curve.category is not None]
-    if not sparse:
-        return ""
-    methods = ", ".join(name for name in (*contents.methods, MASK_ONLY) if name in {c.method for c in sparse})
-    count = plural(len({(curve.shots, curve.category) for curve in sparse}), "setting", "settings")
-    return (
-        f"Dashed: no maps were kept for {methods} in {count} of shots and category, so these lines join the "
-        "limits stored with the results (1, 5, 10 and 30 %)."
-    )
+    if sparse:
+        having = {curve.method for curve in sparse}
+        methods = ", ".join(name for name in (*contents.methods, MASK_ONLY) if name in having)
+        told.append(
+            f"Dashed lines join the limits stored with the results (1, 5, 10 and 30 %): of {methods}, no maps "
+            "were kept, or not of every category, or the ground truth is not known."
+        )
+    return " ".join(told)
 
 
 def _level(share: float, height: int) -> str:

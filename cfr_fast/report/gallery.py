@@ -10,7 +10,7 @@ from typing import Any
 
 from cfr_fast.errors import InputError
 from cfr_fast.evaluation.colors import palette
-from cfr_fast.evaluation.store import Evidence, Images
+from cfr_fast.evaluation.store import Evidence, Images, slug
 from cfr_fast.progress import track
 from cfr_fast.report import pictures
 from cfr_fast.report.contents import Contents, Run
@@ -89,10 +89,7 @@ def make_gallery(
     shots = _chosen("shots", [run.key.shots for run in kept], shots)
     kept = [run for run in kept if run.key.shots == shots]
     known = [name for name in contents.methods if any(run.key.method == name for run in kept)]
-    for name in methods or ():
-        if name not in known:
-            raise InputError("methods", f"among those whose maps were kept: {', '.join(known)}", repr(name))
-    columns = list(methods or known[:_METHODS])
+    columns = [_known(name, known) for name in methods] if methods else known[:_METHODS]
     seed = next(run.key.seed for run in kept if run.key.method in columns)
     runs = {(run.key.category, run.key.method): run for run in kept if run.key.seed == seed}
     names = [name for name in contents.categories if any((name, method) in runs for method in columns)]
@@ -127,6 +124,14 @@ def _chosen(name: str, kept: Sequence[int], wanted: int | None) -> int:
         known = ", ".join(str(value) for value in sorted(set(kept)))
         raise InputError(name, f"among those whose maps were kept: {known}", f"{wanted}")
     return max(kept) if wanted is None else wanted
+
+
+def _known(wanted: str, known: Sequence[str]) -> str:
+    """The method of this name, which may be written as `cfr evaluate` takes it."""
+    for name in known:
+        if slug(name) == slug(wanted):
+            return name
+    raise InputError("methods", f"among those whose maps were kept: {', '.join(known)}", repr(wanted))
 
 
 def _category(

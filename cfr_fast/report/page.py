@@ -15,7 +15,7 @@ from cfr_fast import __version__
 from cfr_fast.report import svg
 from cfr_fast.report.bar_chart import bars
 from cfr_fast.report.contents import Contents
-from cfr_fast.report.curve_chart import curves, unmapped
+from cfr_fast.report.curve_chart import curves, remarks
 from cfr_fast.report.curves import Curve
 from cfr_fast.report.gallery import Gallery
 from cfr_fast.report.header import facts, figures_of_merit, subtitle
@@ -40,7 +40,7 @@ def render(
         table=results_table(contents),
         bars=bars(contents),
         curves=curves(contents, drawn),
-        curve_note=escape(unmapped(drawn, contents)),
+        curve_note=escape(remarks(drawn, contents)),
         histograms=histograms(contents, spread),
         histogram_note=escape(_seed_note(contents)),
         gallery_note=escape(_gallery_note(gallery)),
