@@ -35,7 +35,7 @@ def _curve_figure(contents: Contents, title: str, lines: Sequence[Curve]) -> str
     parts = [_level(share, height) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     parts += [charts.grid(limit / 50, height, f"{limit} %") for limit in (0, 10, 20, 30, 40, 50)]
     paths = []
-    for curve in lines:
+    for curve in reversed(lines):  # the first method lies on top
         points = " ".join(
             f"{100 * limit:g},{100 * (1 - value):.2f}"
             for limit, value in zip(curve.limits, curve.values, strict=True)
@@ -70,8 +70,8 @@ def remarks(drawn: Sequence[Curve], contents: Contents) -> str:
         having = {curve.method for curve in sparse}
         methods = ", ".join(name for name in (*contents.methods, MASK_ONLY) if name in having)
         told.append(
-            f"Dashed lines join the limits stored with the results (1, 5, 10 and 30 %): of {methods}, no maps "
-            "were kept, or not of every category, or the ground truth is not known."
+            f"Dashed lines join the limits stored with the results (1, 5, 10 and 30 %): of {methods}, no "
+            "maps were kept, or not of every category, or the ground truth is not known."
         )
     return " ".join(told)
 

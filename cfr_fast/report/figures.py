@@ -102,11 +102,17 @@ def _bars(contents: Contents, shots: int) -> Figure:
 def _curves(contents: Contents, means: Sequence[Curve]) -> Figure:
     figure = _figure(5.2, 3.6)
     axes = figure.add_subplot()
-    for curve in means:
+    for place, curve in enumerate(means):
         own = colour(curve.method, contents.methods)[0]
         style = "-" if curve.from_maps else "o--"
         limits = 100 * np.array(curve.limits)
-        axes.plot(limits, 100 * curve.values, style, color=own, label=curve.method, markersize=3)
+        axes.plot(
+            *(limits, 100 * curve.values, style),
+            color=own,
+            label=curve.method,
+            markersize=3,
+            zorder=3 - place / 100,  # the first method lies on top
+        )
     axes.set_xlim(0, 50)
     axes.set_ylim(0, 100)
     axes.set_xlabel("limit of the false-positive rate in %")
