@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
-from cfr_fast.data.files import reading
 from cfr_fast.data.sample import Category
 
 END = 4096  # bytes read of both ends of every file
@@ -19,19 +19,23 @@ def fingerprint(category: Category) -> str:
     Samples that are made, not read, count by name and defect type alone.
 
     Returns:
-        16 hexadecimal digits of SHA-256.
-
-    Raises:
-        InputError: a file cannot be read.
+        16 hexadecimal digits of SHA-256. A file that cannot be read counts as such.
     """
     digest = hashlib.sha256()
     for split, sources in (("train", category.train), ("test", category.test)):
         for source in sources:
             digest.update(f"{split}\0{source.name}\0{source.defect}\0".encode())
             for path in source.files:
-                with reading(path, "sample"), open(path, "rb") as file:
-                    size = os.fstat(file.fileno()).st_size
-                    digest.update(f"{path.name}\0{size}\0".encode() + file.read(END))
-                    file.seek(max(0, size - END))
-                    digest.update(file.read(END))
+                digest.update(f"{path.name}\0".encode() + _ends(path))
     return digest.hexdigest()[:16]
+
+
+def _ends(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(END)
+            file.seek(max(0, size - END))
+            return f"{size}\0".encode() + head + file.read(END)
+    except OSError:
+        return b"unreadable"  # to be reported, or skipped, where the sample is read
