@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,30 @@ def test_a_card_grows_and_shrinks(fresh):
     assert canvas(fresh).shape[0] > 1.3 * small
     button.press("Enter")
     assert card.bounding_box()["width"] == small
+
+
+def test_many_images_come_in_portions_and_are_decoded_when_near(chromium, store, tmp_path):
+    contents = read(store)
+    few = make_gallery(contents)
+    facts = {**few.facts, "images": [image for image in few.facts["images"] for _ in range(10)]}
+    many = replace(few, facts=facts, pixels=[[row for row in rows for _ in range(10)] for rows in few.pixels])
+    path = tmp_path / "index.html"
+    path.write_text(render(contents, [], [], many))
+    with opened(chromium, path, viewport={"width": 400, "height": 700}) as page:
+        page.locator("#cards").scroll_into_view_if_needed()
+        page.wait_for_selector(".card[data-drawn]")
+        assert page.locator(".card").count() == 60
+        assert page.locator(".card[data-drawn]").count() < 10
+        last = page.locator(".card").last
+        assert last.locator("img").count() == 0
+        last.scroll_into_view_if_needed()
+        page.wait_for_selector(".card:last-child[data-drawn]")
+        assert last.locator("img").count() >= 2
+        more = page.get_by_role("button", name="Show more")
+        for count in (120, 140):
+            more.click()
+            assert page.locator(".card").count() == count
+        assert more.is_hidden()
 
 
 def test_everything_has_a_name(fresh):

@@ -89,7 +89,7 @@ def _seed_note(contents: Contents) -> str:
 def _gallery_note(gallery: Gallery | None) -> str:
     if gallery is None:
         return "No maps were kept with these results, so there is no picture to show."
-    told = f"{plural(gallery.shots, 'shot')}, seed {gallery.seed}. "
+    told = f"{plural(gallery.shots, 'shot')}, seed {gallery.seed}; ordered by score ÷ threshold. "
     if gallery.each is None:
         return told + f"All {gallery.total} test images."
     left = gallery.total - gallery.shown
