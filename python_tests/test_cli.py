@@ -198,7 +198,7 @@ def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "fit", "predict", "evaluate", "import-authors", "prepare", "synth", "info"]
+    "command", ["demo", "fit", "predict", "evaluate", "ablate", "import-authors", "prepare", "synth", "info"]
 )
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:

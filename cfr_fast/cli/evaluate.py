@@ -33,11 +33,17 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def ablate(options: argparse.Namespace) -> None:
     """``cfr ablate``."""
-    from cfr_fast.evaluation.ablation import ablation_methods, write_figure
+    from cfr_fast.evaluation.ablation import CALIBRATED, GIVEN, ablation_methods, write_figure
     from cfr_fast.workers import Workers
 
+    def methods() -> list[Method]:
+        thetas = options.theta
+        if thetas is None:
+            thetas = CALIBRATED if new_model(options, 0).settings.theta is None else GIVEN
+        return ablation_methods(thetas, options.bank)
+
     workers = Workers.join()
-    results = _run(options, workers, lambda: ablation_methods(options.theta, options.bank))
+    results = _run(options, workers, methods)
     if workers.leads:
         write_figure(options.out, results)
         show_results(results, options.out, options.json, f"ablation.png and .pdf, {_contents(options)}")

@@ -15,6 +15,8 @@ from cfr_fast.errors import InputError
 from cfr_fast.evaluation.methods import Method
 from cfr_fast.evaluation.results import CategoryResult, Summary, aupro_key, summarise
 
+GIVEN = (0.1, 0.2, 0.3, 0.4)  # θ around the paper's
+CALIBRATED = (0.002, 0.005, 0.01, 0.02, 0.05)  # around what calibration finds on hand-made features
 BASE, WITHOUT = "CFR", "no retrieval"
 _THETA, _BANK = "theta ", "bank "
 _SHOWN = {"I-AUROC": "i_auroc", "AUPRO at 30 %, exact": aupro_key(0.3, None)}
@@ -63,13 +65,21 @@ def ablation_figure(results: Sequence[CategoryResult]) -> Figure:
             _draw(line[2], _series(own, _BANK), metric, color)
             for base in _named(own, BASE):
                 for axis in line[1:]:
-                    axis.axhline(100 * base.mean[metric], color=color, linestyle=":", linewidth=1)
+                    axis.axhline(
+                        100 * base.mean[metric],
+                        color=color,
+                        linestyle=":",
+                        linewidth=1,
+                        label=f"as given, {count} shot",
+                    )
         line[0].set_ylabel(f"{label} / %")
         line[0].set_xticks([0, 1], [WITHOUT, BASE])
         line[0].set_xlim(-0.4, 1.4)
         for axis in line:
             axis.grid(alpha=0.3)
     axes[0][0].legend(frameon=False)
+    if shots:
+        axes[0][1].legend(frameon=False, fontsize="small")
     for axis, label in zip(axes[-1], ("retrieval", "θ", "rows kept in the bank / %"), strict=True):
         axis.set_xlabel(label)
     return figure

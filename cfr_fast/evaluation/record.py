@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-
 import cfr_fast
 from cfr_fast.errors import InputError
 
@@ -21,6 +19,8 @@ _UNITED = ("categories", "methods", "shots", "seeds")
 
 def versions() -> dict[str, str | None]:
     """Of what computes: Python, cfr_fast, torch, numpy, scipy, and the device's name where it is a GPU."""
+    import torch  # metrics alone do without it
+
     found: dict[str, str | None] = {"python": platform.python_version(), "cfr-fast": cfr_fast.__version__}
     found |= {package: _version(package) for package in ("torch", "numpy", "scipy")}
     if torch.cuda.is_available():

@@ -75,7 +75,7 @@ def _cell(row: Summary, metric: str, real: Sequence[Summary], floor: Mapping[str
         return svg.element("td", "—")
     content, deviation, mark = amount(value), row.deviation[metric], ""
     if row in real:
-        if len(real) > 1 and value == _best(real, metric):
+        if len(real) > 1 and content == amount(_best(real, metric)):  # ties as they are shown
             content = svg.element("b", content)
         if value <= floor.get(metric, math.nan):
             mark = f' <abbr title="{_NOT_ABOVE}" aria-label="{_NOT_ABOVE}">▾</abbr>'
