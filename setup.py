@@ -47,7 +47,11 @@ def extensions():
 setup(
     packages=[*find_packages(include=["cfr_fast", "cfr_fast.*"]), "cfr_fast.csrc"],
     package_dir={"cfr_fast.csrc": "csrc"},
-    package_data={"cfr_fast": ["py.typed"], "cfr_fast.csrc": ["*", "cpu/*", "cuda/*", "evaluation/*"]},
+    package_data={
+        "cfr_fast": ["py.typed"],
+        "cfr_fast.csrc": ["*", "cpu/*", "cuda/*", "evaluation/*"],
+        "cfr_fast.report": ["assets/*"],
+    },
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildNative},
 )

@@ -82,11 +82,15 @@ def test_wheel_and_sdist_carry_all_sources(tree: Path, pure: Path, tmp_path: Pat
     sources = files_under(ROOT / "csrc")
     assert {"ops.cpp", "cpu/topk_cosine.cpp", "cuda/topk_cosine.cu", "common.h"} <= sources
     assert files_under(pure / "cfr_fast" / "csrc") == sources
+    assets = files_under(ROOT / "cfr_fast" / "report" / "assets")
+    assert {"page.html", "report.css", "report.js"} == assets
+    assert files_under(pure / "cfr_fast" / "report" / "assets") == assets
     subprocess.run([sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path)], cwd=tree, check=True)
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"csrc/{name}" for name in sources} | {"setup.py", "CMakeLists.txt", "constraints.txt"} <= names
+    assert {f"cfr_fast/report/assets/{name}" for name in assets} <= names
 
 
 def test_wheel_without_binary_compiles_at_first_use_and_once(pure: Path, cache: Path) -> None:

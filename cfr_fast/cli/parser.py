@@ -9,6 +9,7 @@ from typing import Any
 from cfr_fast.cli import commands
 from cfr_fast.cli.evaluate import ablate, evaluate
 from cfr_fast.cli.fit import fit
+from cfr_fast.cli.report import report
 
 DATASETS = ("auto", "mvtec3d", "eyecandies", "folder")
 
@@ -28,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     _predict(make)
     _evaluate(make)
     _ablate(make)
+    _report(make)
     _import_authors(make)
     _prepare(make)
     _synth(make)
@@ -196,6 +198,29 @@ def _protocol(command: argparse.ArgumentParser, out: str) -> None:
     command.add_argument("--skip-bad", action="store_true", help="leave out samples that cannot be read")
     command.add_argument("--no-pictures", action="store_true", help="write tables and maps only")
     _model(command)
+    _json(command)
+
+
+def _report(make: Any) -> None:
+    command = _command(
+        make,
+        "report",
+        report,
+        "make one page of results: table, charts, and test images with their maps",
+        "cfr report results -o report",
+    )
+    command.add_argument("results", type=Path, help="folder that `cfr evaluate` wrote")
+    command.add_argument(
+        "-o", "--out", type=Path, default=Path("report"), help="folder (default: %(default)s)"
+    )
+    command.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="most test images of each category and defect type (default: a page below 30 MB)",
+    )
+    command.add_argument("--methods", nargs="+", help="whose maps to show (default: the first two kept)")
+    command.add_argument("--shots", type=int, help="of the maps shown (default: the most that were kept)")
     _json(command)
 
 
