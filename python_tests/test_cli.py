@@ -173,6 +173,7 @@ def test_info_lists_every_op(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["op"] for row in found["ops"]} == {
         "bank_attention",
         "confidence_filter",
+        "confidence_filter_padded",
         "farthest_point_sample",
         "geglu_map",
         "interpolate_tokens",
