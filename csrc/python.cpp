@@ -3,6 +3,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "build_info.h"
 #include "cpu/gemm.h"
 #include "evaluation/defect_ranks.h"
@@ -13,25 +17,48 @@ namespace py = pybind11;
 namespace {
 
 template <class Score>
-py::tuple defect_ranks(const std::vector<py::array>& maps, const std::vector<py::array>& defects) {
-  if (maps.size() != defects.size()) throw py::value_error("defects: expected one for each map");
-  std::vector<cfr::evaluation::Image<Score>> images;
-  for (size_t i = 0; i < maps.size(); ++i) {
-    if (!py::isinstance<py::array_t<Score, py::array::c_style>>(maps[i]) || maps[i].ndim() != 2)
-      throw py::value_error("maps: expected contiguous [H, W] of one float type");
-    if (!py::isinstance<py::array_t<bool, py::array::c_style>>(defects[i]) || defects[i].ndim() != 2 ||
-        defects[i].shape(0) != maps[i].shape(0) || defects[i].shape(1) != maps[i].shape(1))
-      throw py::value_error("defects: expected contiguous bool of the maps' shapes");
-    images.push_back({static_cast<const Score*>(maps[i].data()), static_cast<const uint8_t*>(defects[i].data()),
-                      maps[i].shape(0), maps[i].shape(1)});
-  }
-  cfr::evaluation::DefectRanks ranks;
-  {
-    const py::gil_scoped_release released;
-    ranks = cfr::evaluation::defect_ranks(images);
-  }
-  const auto array = [](const auto& values) { return py::array(py::ssize_t(values.size()), values.data()); };
-  return py::make_tuple(array(ranks.count), array(ranks.overlap), array(ranks.below), array(ranks.up_to));
+cfr::evaluation::Image<Score> image_of(const py::array& map, const py::array& defect) {
+  if (!py::isinstance<py::array_t<Score, py::array::c_style>>(map) || map.ndim() != 2)
+    throw py::value_error("map: expected contiguous [H, W] of one float type");
+  if (!py::isinstance<py::array_t<bool, py::array::c_style>>(defect) || defect.ndim() != 2 ||
+      defect.shape(0) != map.shape(0) || defect.shape(1) != map.shape(1))
+    throw py::value_error("defect: expected contiguous bool of the map's shape");
+  return {static_cast<const Score*>(map.data()), static_cast<const uint8_t*>(defect.data()), map.shape(0),
+          map.shape(1)};
+}
+
+template <class Value>
+py::array array_of(const std::vector<Value>& values) {
+  return py::array(py::ssize_t(values.size()), values.data());
+}
+
+template <class Score>
+void bind_ranks(py::module_& m, const std::string& dtype) {
+  using Ranking = cfr::evaluation::Ranking<Score>;
+  using Vector = py::array_t<Score, py::array::c_style>;
+  using Shares = py::array_t<double, py::array::c_style>;
+  m.def(("defects_" + dtype).c_str(), [](const py::array& map, const py::array& defect) {
+    const auto found = cfr::evaluation::defects_of(image_of<Score>(map, defect));
+    return py::make_tuple(array_of(found.scores), array_of(found.shares), found.regions);
+  }, py::arg("map"), py::arg("defect"));
+  py::class_<Ranking>(m, ("Ranking_" + dtype).c_str())
+      .def(py::init([](const Vector& scores, const Shares& shares, int64_t regions) {
+             if (scores.size() == 0 || scores.size() != shares.size() || regions < 1)
+               throw py::value_error("scores: expected at least one, a share for each, and a region");
+             const py::gil_scoped_release released;
+             return std::make_unique<Ranking>(scores.data(), shares.data(), scores.size(), regions);
+           }),
+           py::arg("scores"), py::arg("shares"), py::arg("regions"))
+      .def("add", [](Ranking& ranking, const py::array& map, const py::array& defect) {
+        const auto image = image_of<Score>(map, defect);
+        const py::gil_scoped_release released;
+        ranking.add(image);
+      }, py::arg("map"), py::arg("defect"))
+      .def("finish", [](Ranking& ranking) {
+        const auto ranks = ranking.finish();
+        return py::make_tuple(array_of(ranks.count), array_of(ranks.overlap), array_of(ranks.below),
+                              array_of(ranks.up_to));
+      });
 }
 
 }  // namespace
@@ -53,6 +80,6 @@ PYBIND11_MODULE(_native, m) {
   m.def("use_cpu_kernels", [](const std::string& name) {
     if (!cfr::cpu::use_kernels(name)) throw py::value_error("no such CPU variant here: " + name);
   });
-  m.def("defect_ranks_float32", &defect_ranks<float>, py::arg("maps"), py::arg("defects"));
-  m.def("defect_ranks_float64", &defect_ranks<double>, py::arg("maps"), py::arg("defects"));
+  bind_ranks<float>(m, "float32");
+  bind_ranks<double>(m, "float64");
 }

@@ -5,10 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from cfr_fast.benchmark import RACES, SLOW, Machine, Outcome, Race, Stage, dense, memory, paper, report, run
+from cfr_fast.benchmark import (
+    RACES,
+    SLOW,
+    Machine,
+    Outcome,
+    Race,
+    Stage,
+    dense,
+    memory,
+    metrics,
+    paper,
+    report,
+    run,
+)
+from cfr_fast.benchmark.race import Seconds
 from cfr_fast.cli import main
 from cfr_fast.data import Sample
 from cfr_fast.mappers import CyclicMappers
@@ -42,6 +57,26 @@ def test_rounds_can_be_cut() -> None:
     stage = Stage(counted([1, 2, 3], log, "a"), {}, rounds=5)  # type: ignore[arg-type]
     assert run("name", Race("what", (stage,), unit="bytes"), rounds=2).ours == 2.5
     assert len(log) == 3
+
+
+def test_a_contender_may_count_its_own_seconds() -> None:
+    outcome = run("name", Race("what", (Stage(lambda: Seconds(70), {"peer": lambda: 70}),)))
+    assert outcome.ours == 70
+    assert outcome.peers["peer"] < 1
+
+
+def test_the_whole_dataset_is_the_same_at_each_reading() -> None:
+    data = metrics.WholeDataset(299)
+    maps, masks = list(data.maps()), list(data.masks())
+    sides = [400, 900, 800, 700, 600]
+    assert [scores.shape for scores in maps] == [mask.shape for mask in masks] == [(s, s) for s in sides]
+    assert any(mask.any() for mask in masks)
+    assert not all(mask.any() for mask in masks)
+    for scores, again in zip(maps, data.maps(), strict=True):
+        np.testing.assert_array_equal(scores, again)
+    limits = metrics.LIMITS
+    expected = metrics.sampled_aupro(maps, masks)
+    np.testing.assert_allclose(metrics.exact_aupro(data.maps, data.masks, limits, 99), expected, atol=1e-9)
 
 
 def test_answers_that_differ_stop_the_race() -> None:

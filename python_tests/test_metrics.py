@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +139,54 @@ def test_numpy_torch_and_lists_agree():
     ]
     assert [aupro(*pair) for pair in same] == [expected] * len(same)
     assert_array_equal(maps, before)
+    for once in (True, False):  # generators, and callables whose every call begins anew
+        makers = [lambda maps=maps: (m for m in maps), lambda: (torch.from_numpy(m) for m in masks)]
+        same_again = [maker() if once else maker for maker in makers]
+        assert aupro(*same_again, LIMITS) == aupro(maps, masks, LIMITS)
     rounded = torch.from_numpy(maps).bfloat16()
     assert aupro(rounded, masks) == aupro(rounded.float(), masks)
     assert aupro(maps.astype(np.float16), masks) == pytest.approx(expected, abs=0.02)
+    assert aupro(maps, masks, np.float32(0.25)) == aupro(maps, masks, 0.25)
+    scores, labels = torch.tensor([0.5, 1.5, 1.0]).bfloat16().requires_grad_(), torch.tensor([0, 1, 1])
+    assert image_auroc(scores, labels) == image_auroc([0.5, 1.5, 1.0], [False, True, True]) == 1
+
+
+class Counted:
+    """Arrays that exist only while somebody holds them."""
+
+    def __init__(self, make, count):
+        self.make, self.count, self.alive, self.most, self.rounds = make, count, 0, 0, 0
+
+    def __iter__(self):
+        self.rounds += 1
+        for index in range(self.count):
+            array = self.make(index)
+            self.alive += 1
+            self.most = max(self.most, self.alive)
+            weakref.finalize(array, self._gone)
+            yield array
+            del array
+
+    def _gone(self):
+        self.alive -= 1
+
+
+def test_images_are_held_one_at_a_time():
+    rng = np.random.default_rng(1)
+    maps, masks = rng.random((6, 9, 7)), rng.random((6, 9, 7)) < 0.2
+    lazy = Counted(lambda index: maps[index].copy(), 6)
+    assert aupro(lazy, masks, LIMITS) == aupro(maps, masks, LIMITS)
+    assert lazy.rounds == 2
+    assert lazy.most <= 2  # the next is made while the last is let go
+
+
+def test_images_that_change_between_readings_are_refused():
+    maps, masks = iter([np.ones((3, 4, 4)), np.ones((2, 4, 4))]), iter([[np.eye(4)] * 3, [np.eye(4)] * 2])
+    with pytest.raises(InputError, match="same images"):
+        aupro(lambda: next(maps), lambda: next(masks))
+    spent = iter(np.ones((3, 4, 4)))
+    with pytest.raises(InputError, match="expected 0 images"):
+        aupro(lambda: spent, [np.eye(4)] * 3)
 
 
 def test_every_region_weighs_the_same():
@@ -201,6 +247,9 @@ def test_no_images_at_all_have_no_figure():
         ("maps.npy", np.zeros((4, 4)), "maps"),
         ([np.zeros((4, 4), dtype=complex)], [np.zeros((4, 4))], "maps[0]"),
         ([np.zeros((4, 4))], [np.full((4, 4), "x")], "ground_truth[0]"),
+        (lambda: (np.zeros((4, 4)) for _ in range(3)), [np.zeros((4, 4))] * 2, "expected 3 images"),
+        (lambda: [np.full((2, 2), np.nan)], [np.zeros((2, 2))], "maps[0]"),
+        (3, [np.zeros((2, 2))], "maps"),
     ],
 )
 @pytest.mark.parametrize("metric", [aupro, pixel_auroc])

@@ -164,19 +164,28 @@ def test_chunks_do_not_change_the_definition(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("maps", "defects", "message"),
+    ("scores", "mask", "message"),
     [
-        ([np.zeros((2, 2))], [np.zeros((2, 2), dtype=bool)], "maps: expected"),
-        ([np.zeros((2, 4), dtype=np.float32)[:, ::2]], [np.zeros((2, 2), dtype=bool)], "maps: expected"),
-        ([np.zeros((2, 2), dtype=np.float32)], [np.zeros((2, 3), dtype=bool)], "defects: expected"),
-        ([np.zeros((2, 2), dtype=np.float32)], [np.zeros((2, 2))], "defects: expected"),
-        ([np.zeros((2, 2), dtype=np.float32)], [], "defects: expected one for each map"),
+        (np.zeros((2, 2)), np.zeros((2, 2), dtype=bool), "map: expected"),
+        (np.zeros((2, 4), dtype=np.float32)[:, ::2], np.zeros((2, 2), dtype=bool), "map: expected"),
+        (np.zeros((2, 2), dtype=np.float32), np.zeros((2, 3), dtype=bool), "defect: expected"),
+        (np.zeros((2, 2), dtype=np.float32), np.zeros((2, 2)), "defect: expected"),
     ],
 )
 def test_the_binding_refuses_what_it_would_misread(
-    maps: list[np.ndarray], defects: list[np.ndarray], message: str
+    scores: np.ndarray, mask: np.ndarray, message: str
 ) -> None:
     library = loader.load()
     assert library is not None
-    with pytest.raises(ValueError, match=message):
-        library.module.defect_ranks_float32(maps, defects)
+    ranking = library.module.Ranking_float32(np.ones(1, np.float32), np.ones(1), 1)
+    for call in (library.module.defects_float32, ranking.add):
+        with pytest.raises(ValueError, match=message):
+            call(scores, mask)
+
+
+@pytest.mark.parametrize(("scores", "shares", "regions"), [([], [], 1), ([1], [], 1), ([1], [1], 0)])
+def test_the_binding_refuses_to_rank_nothing(scores: list[float], shares: list[float], regions: int) -> None:
+    library = loader.load()
+    assert library is not None
+    with pytest.raises(ValueError, match="scores: expected"):
+        library.module.Ranking_float32(np.array(scores, np.float32), np.array(shares, float), regions)

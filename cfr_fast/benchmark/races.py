@@ -24,12 +24,16 @@ RACES: dict[str, Callable[[], Race]] = {
     "three-nn": kernels.three_nn,
     "knn": kernels.knn,
     "aupro": metrics.aupro,
+    "aupro-whole": metrics.aupro_whole,
+    "aupro-whole-memory": metrics.aupro_whole_memory,
     "predict": pipeline.predict,
     "predict-memory": pipeline.predict_memory,
     "mapper-epoch": pipeline.mapper_epoch,
     "fit": pipeline.fit,
 }
 SLOW = (
+    "aupro-whole",
+    "aupro-whole-memory",
     "coreset-smooth",
     "coreset-normal",
     "mapper-epoch",

@@ -35,8 +35,11 @@ def aupro(
     (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021).
 
     Args:
-        maps: [N, H, W], or a list of [H, W] of any sizes; numpy or torch; higher is more anomalous.
-        ground_truth: the same shapes, bool or 0 and 1.
+        maps: [N, H, W], or N arrays [H, W] of any sizes; numpy or torch, any device, any float dtype; higher
+            is more anomalous. They may come from a list, from any iterable, or from a callable without
+            arguments that returns one, such as a function that reads files: those are gone through twice and
+            no more than one image is held at a time. A generator is read once and its images are kept.
+        ground_truth: the same shapes and choices; bool, or 0 and 1.
         limit: upper end of the false-positive rate, in (0, 1]; several give a tuple, for one sort.
         thresholds: None is exact: every distinct score counts. A number samples the curve as MVTec's
             script does, 99 being what papers report (see `pro_curve`). Below a limit of a few percent the
@@ -44,27 +47,27 @@ def aupro(
 
     Returns:
         AUPRO in [0, 1]; a tuple where `limit` is a sequence. NaN where it has no meaning: no defect pixel
-        at all, or nothing but defect pixels. Images without defect count as negatives. Constant maps give,
-        exactly, the diagonal's area: limit / 2.
+        at all, or nothing but defect pixels. Images without defect count as negatives, those without any
+        pixel not at all. Constant maps give, exactly, the diagonal's area: limit / 2.
 
     Raises:
         InputError: shapes that differ, NaN or Inf in a map, a limit outside (0, 1], thresholds below 2.
     """
-    limits = (limit,) if isinstance(limit, int | float) else tuple(limit)
+    limits = tuple(limit) if isinstance(limit, Sequence) else (limit,)
     for value in limits:
         if not 0 < value <= 1:
             raise InputError("limit", "a false-positive rate in (0, 1]", f"{value}")
     fpr, pro = pro_curve(maps, ground_truth, thresholds)
     areas = tuple(area_up_to(fpr, pro, value) for value in limits)
-    return areas[0] if isinstance(limit, int | float) else areas
+    return areas if isinstance(limit, Sequence) else areas[0]
 
 
 def pro_curve(maps: Images, ground_truth: Images, thresholds: int | None = None) -> Curve:
     """Per-region overlap against the false-positive rate.
 
     Exact (None): pixels with tied scores enter together, as one point. Only the corners of the curve are
-    returned, at most two for each distinct score inside a defect: between them it is a straight line, so
-    memory does not grow with the number of negative pixels. From (0, 0) to (1, 1).
+    returned, at most two for each distinct score inside a defect: between them it is a straight line. Memory
+    beside the inputs is some 60 bytes a defect pixel, whatever the number of others. From (0, 0) to (1, 1).
 
     Sampled (a number T): T ranks, evenly spread (truncated to integers) over the n sorted negative scores;
     at rank r the threshold is that score, the false-positive rate is said to be (n − 1 − r)/n, and pixels

@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from cfr_fast.errors import InputError
 from cfr_fast.evaluation.ranks import defect_ranks
-from cfr_fast.evaluation.scoremaps import Images, checked_pairs
+from cfr_fast.evaluation.scoremaps import Images, checked_pairs, numbers
 
 
-def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+def image_auroc(scores: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> float:
     """Probability that an anomalous image scores above a normal one; a tie counts half.
 
     Args:
-        scores: [N], real; higher is more anomalous.
+        scores: [N], real; numpy, torch or a list; higher is more anomalous.
         labels: [N], bool or 0 and 1; True is anomalous.
 
     Returns:
@@ -25,7 +26,7 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     Raises:
         InputError: lengths that differ, NaN or Inf among the scores.
     """
-    values, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    values, positive = numbers(scores).astype(np.float64), numbers(labels)
     if values.ndim != 1:
         raise InputError("scores", "a sequence of numbers", f"shape {list(values.shape)}")
     if positive.shape != values.shape:
@@ -46,7 +47,7 @@ def pixel_auroc(maps: Images, ground_truth: Images) -> float:
         maps, ground_truth: as in `aupro`. In the protocol the maps are those of `pixel_auroc_map`.
 
     Returns:
-        AUROC in [0, 1]; NaN without any defect pixel, or with nothing else.
+        AUROC in [0, 1]; NaN without any defect pixel, or with nothing else. Constant maps give 1/2.
 
     Raises:
         InputError: shapes that differ, NaN or Inf in a map.

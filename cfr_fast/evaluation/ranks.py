@@ -1,23 +1,21 @@
 """Where the scores of defect pixels stand among all others: what AUPRO and pixel AUROC are made of.
 
 The definition is here, in numpy. Native code (csrc/evaluation) gives the same to the last bit: regions by
-runs of pixels, then radix sorts of the defect pixels and, chunk by chunk, of the others.
+runs of pixels, a radix sort of the defect pixels alone, and a look-up among them for every other pixel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cfr_fast.evaluation.scoremaps import Scores
+from cfr_fast.errors import InputError
+from cfr_fast.evaluation.scoremaps import Pair, Pairs, Scores
 from cfr_fast.ops import loader
-
-Pairs: TypeAlias = "list[tuple[Scores, NDArray[np.bool_]]]"
 
 # The reference sorts this many negatives at a time (128 MiB of float32), so that memory stays bounded.
 CHUNK = 1 << 25
@@ -47,50 +45,84 @@ class DefectRanks:
 def defect_ranks(pairs: Pairs) -> DefectRanks:
     """Rank defect pixels natively where the library can be loaded, else as `reference_defect_ranks`.
 
+    The pairs are gone through twice, for their defect pixels and for all others; only the former are kept.
+
     Args:
-        pairs: (finite scores, float32 or float64 [H, W]; defect, bool [H, W]) of every image, as
-            `checked_pairs` gives them. Sums run in raster order, image by image.
+        pairs: as `checked_pairs` gives them. Sums run in raster order, image by image.
+
+    Raises:
+        InputError: the second time there was another number of pixels; and what `pairs` raises.
     """
     library = loader.load()
     if library is None:
         return reference_defect_ranks(pairs)
-    double = any(scores.dtype.itemsize == 8 for scores, _ in pairs)
-    rank = library.module.defect_ranks_float64 if double else library.module.defect_ranks_float32
-    dtype: Any = np.float64 if double else np.float32
-    maps = [np.ascontiguousarray(scores, dtype=dtype) for scores, _ in pairs]
-    count, overlap, below, up_to = rank(maps, [np.ascontiguousarray(mask) for _, mask in pairs])
-    return DefectRanks(count, overlap, below, up_to, negatives=_pixels(pairs) - int(count.sum()))
+    found = [library.module.defects_float32(np.empty((0, 0), np.float32), np.empty((0, 0), np.bool_))]
+    double, pixels = False, 0
+    for scores, mask in pairs:
+        double |= scores.dtype.itemsize == 8
+        kind = "float64" if scores.dtype.itemsize == 8 else "float32"
+        found.append(getattr(library.module, f"defects_{kind}")(*_contiguous(scores, mask, kind)))
+        pixels += mask.size
+    kind = "float64" if double else "float32"
+    scores = np.concatenate([part[0] for part in found]).astype(kind, copy=False)
+    shares = np.concatenate([part[1] for part in found])
+    regions = sum(part[2] for part in found)
+    del found
+    negatives = pixels - scores.size
+    if scores.size == 0:
+        none = np.empty(0, dtype=np.int64)
+        return DefectRanks(none, np.empty(0), none, none, negatives)
+    ranking = getattr(library.module, f"Ranking_{kind}")(scores, shares, regions)
+    del scores, shares
+    ranked = 0
+    for values, mask in pairs:
+        ranking.add(*_contiguous(values, mask, kind))
+        ranked += mask.size
+    _require_same(pixels, ranked)
+    count, overlap, below, up_to = ranking.finish()
+    return DefectRanks(count, overlap, below, up_to, negatives)
 
 
 def reference_defect_ranks(pairs: Pairs) -> DefectRanks:
     """The definition of `defect_ranks` in numpy."""
-    scores, shares = _defects(pairs)
+    scores, shares, pixels = _defects(pairs)
     distinct, group = np.unique(scores, return_inverse=True)
     below = np.zeros(distinct.size, dtype=np.int64)
     up_to = np.zeros(distinct.size, dtype=np.int64)
+    negatives = 0
     for chunk in _chunks(values[~mask] if mask.any() else values.reshape(-1) for values, mask in pairs):
         chunk.sort()
         below += np.searchsorted(chunk, distinct, side="left")
         up_to += np.searchsorted(chunk, distinct, side="right")
+        negatives += chunk.size
+    _require_same(pixels, negatives + scores.size)
     return DefectRanks(
         count=np.bincount(group, minlength=distinct.size),
         overlap=np.bincount(group, weights=shares, minlength=distinct.size).astype(np.float64, copy=False),
         below=below,
         up_to=up_to,
-        negatives=_pixels(pairs) - scores.size,
+        negatives=negatives,
     )
 
 
-def _pixels(pairs: Pairs) -> int:
-    return sum(mask.size for _, mask in pairs)
+def _require_same(first: int, second: int) -> None:
+    if first != second:
+        raise InputError(
+            "maps, ground_truth", "the same images each time they are read", f"{first}, then {second} pixels"
+        )
 
 
-def _defects(pairs: Pairs) -> tuple[Scores, NDArray[np.float64]]:
-    """Scores of all defect pixels, and what each adds to PRO: 1 / (its region's size · regions)."""
+def _contiguous(scores: Scores, mask: NDArray[np.bool_], kind: str) -> Pair:
+    return np.ascontiguousarray(scores, dtype=kind), np.ascontiguousarray(mask)
+
+
+def _defects(pairs: Pairs) -> tuple[Scores, NDArray[np.float64], int]:
+    """Scores of defect pixels; what each adds to PRO, 1 / (its region's size · regions); and all pixels."""
     scores: list[Scores] = [np.empty(0, dtype=np.float32)]
     shares: list[NDArray[np.float64]] = [np.empty(0)]
-    regions = 0
+    regions = pixels = 0
     for values, mask in pairs:
+        pixels += mask.size
         if not mask.any():
             continue
         label, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
@@ -98,7 +130,7 @@ def _defects(pairs: Pairs) -> tuple[Scores, NDArray[np.float64]]:
         scores.append(values[mask])
         shares.append(1.0 / np.bincount(inside)[inside])
         regions += count
-    return np.concatenate(scores), np.concatenate(shares) / max(regions, 1)
+    return np.concatenate(scores), np.concatenate(shares) / max(regions, 1), pixels
 
 
 def _chunks(arrays: Iterable[Scores]) -> Iterator[Scores]:

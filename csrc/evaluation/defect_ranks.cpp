@@ -39,11 +39,11 @@ struct Defect {
 
 // Counts scores that come in any order by their place among ascending `distinct` keys less `lowest`, the first.
 template <class Score>
-class Ranking {
+class Lookup {
  public:
   using Key = KeyOf<Score>;
 
-  Ranking(std::vector<Key> distinct, Key lowest)
+  Lookup(std::vector<Key> distinct, Key lowest)
       : distinct_(std::move(distinct)),
         lowest_(lowest),
         range_(distinct_.back()),
@@ -114,65 +114,72 @@ class Ranking {
 }  // namespace
 
 template <class Score>
-DefectRanks defect_ranks(const std::vector<Image<Score>>& images) {
-  using Key = KeyOf<Score>;
+Defects<Score> defects_of(const Image<Score>& image) {
   std::vector<Run> runs;
-  std::vector<size_t> first_run;  // of every image
-  int64_t regions = 0;
-  for (const auto& image : images) {
-    first_run.push_back(runs.size());
-    regions += append_runs(image.defect, image.height, image.width, runs);
+  Defects<Score> out;
+  out.regions = append_runs(image.defect, image.height, image.width, runs);
+  for (const Run& run : runs) {
+    const Score* line = image.scores + run.row * image.width;
+    out.scores.insert(out.scores.end(), line + run.begin, line + run.end);
+    out.shares.insert(out.shares.end(), size_t(run.end - run.begin), 1.0 / double(run.region_size));
   }
-  first_run.push_back(runs.size());
-  DefectRanks out;
-  if (runs.empty()) return out;
-
-  Key lowest = std::numeric_limits<Key>::max(), highest = 0;
-  std::vector<Defect<Key>> defects;
-  for (size_t i = 0; i < images.size(); ++i)
-    for (size_t at = first_run[i]; at < first_run[i + 1]; ++at) {
-      const Score* line = images[i].scores + runs[at].row * images[i].width;
-      for (int64_t x = runs[at].begin; x < runs[at].end; ++x) {
-        const Key key = key_of(line[x]);
-        lowest = std::min(lowest, key);
-        highest = std::max(highest, key);
-        defects.push_back({key, 1.0 / double(runs[at].region_size)});
-      }
-    }
-  for (auto& defect : defects) defect.key -= lowest;
-  std::vector<Key> distinct;
-  {
-    std::vector<Defect<Key>> spare(defects.size());
-    const int64_t count = int64_t(defects.size());
-    const Defect<Key>* sorted = radix_sort(defects.data(), spare.data(), count, Key(highest - lowest),
-                                           [](const Defect<Key>& defect) { return defect.key; });
-    for (int64_t i = 0; i < count; ++i) {
-      if (distinct.empty() || distinct.back() != sorted[i].key) {
-        distinct.push_back(sorted[i].key);
-        out.count.push_back(0);
-        out.overlap.push_back(0);
-      }
-      ++out.count.back();
-      out.overlap.back() += sorted[i].share / double(regions);
-    }
-  }
-  defects = {};
-
-  Ranking<Score> ranking(std::move(distinct), lowest);
-  for (size_t i = 0; i < images.size(); ++i) {
-    const Score* from = images[i].scores;  // the others lie between the runs
-    for (size_t at = first_run[i]; at < first_run[i + 1]; ++at) {
-      const Score* line = images[i].scores + runs[at].row * images[i].width;
-      ranking.add(from, line + runs[at].begin - from);
-      from = line + runs[at].end;
-    }
-    ranking.add(from, images[i].scores + images[i].height * images[i].width - from);
-  }
-  ranking.finish(out);
   return out;
 }
 
-template DefectRanks defect_ranks(const std::vector<Image<float>>&);
-template DefectRanks defect_ranks(const std::vector<Image<double>>&);
+template <class Score>
+struct Ranking<Score>::State {
+  DefectRanks ranks;
+  Lookup<Score> lookup;
+};
+
+template <class Score>
+Ranking<Score>::Ranking(const Score* scores, const double* shares, int64_t count, int64_t regions) {
+  using Key = KeyOf<Score>;
+  Key lowest = std::numeric_limits<Key>::max(), highest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    lowest = std::min(lowest, key_of(scores[i]));
+    highest = std::max(highest, key_of(scores[i]));
+  }
+  std::vector<Defect<Key>> defects(count), spare(count);
+  for (int64_t i = 0; i < count; ++i) defects[i] = {Key(key_of(scores[i]) - lowest), shares[i]};
+  const Defect<Key>* sorted = radix_sort(defects.data(), spare.data(), count, Key(highest - lowest),
+                                         [](const Defect<Key>& defect) { return defect.key; });
+  DefectRanks ranks;
+  std::vector<Key> distinct;
+  for (int64_t i = 0; i < count; ++i) {
+    if (distinct.empty() || distinct.back() != sorted[i].key) {
+      distinct.push_back(sorted[i].key);
+      ranks.count.push_back(0);
+      ranks.overlap.push_back(0);
+    }
+    ++ranks.count.back();
+    ranks.overlap.back() += sorted[i].share / double(regions);
+  }
+  state_.reset(new State{std::move(ranks), Lookup<Score>(std::move(distinct), lowest)});
+}
+
+template <class Score>
+Ranking<Score>::~Ranking() = default;
+
+template <class Score>
+void Ranking<Score>::add(const Image<Score>& image) {
+  const int64_t pixels = image.height * image.width;
+  for (int64_t begin = 0, end; begin < pixels; begin = end) {
+    end = next_set(image.defect, begin, pixels);
+    state_->lookup.add(image.scores + begin, end - begin);
+    while (end < pixels && image.defect[end] != 0) ++end;
+  }
+}
+
+template <class Score>
+DefectRanks Ranking<Score>::finish() {
+  state_->lookup.finish(state_->ranks);
+  return std::move(state_->ranks);
+}
+
+template Defects<float> defects_of(const Image<float>&);
+template Defects<double> defects_of(const Image<double>&);
+template class Ranking<float>;
+template class Ranking<double>;
 
 }  // namespace cfr::evaluation

@@ -6,16 +6,6 @@
 namespace cfr::evaluation {
 namespace {
 
-// First non-zero byte of line[at, width), else `width`; most masks are empty nearly everywhere.
-int64_t next_set(const uint8_t* line, int64_t at, int64_t width) {
-  for (uint64_t eight; at + 8 <= width; at += 8) {
-    std::memcpy(&eight, line + at, sizeof eight);
-    if (eight != 0) break;
-  }
-  while (at < width && line[at] == 0) ++at;
-  return at;
-}
-
 // Union-find over the runs of one image; a region's root is its first run.
 class Forest {
  public:
@@ -37,6 +27,16 @@ class Forest {
 };
 
 }  // namespace
+
+// Eight at a time: most masks are empty nearly everywhere.
+int64_t next_set(const uint8_t* line, int64_t at, int64_t width) {
+  for (uint64_t eight; at + 8 <= width; at += 8) {
+    std::memcpy(&eight, line + at, sizeof eight);
+    if (eight != 0) break;
+  }
+  while (at < width && line[at] == 0) ++at;
+  return at;
+}
 
 int64_t append_runs(const uint8_t* mask, int64_t height, int64_t width, std::vector<Run>& runs) {
   const size_t offset = runs.size();
