@@ -128,6 +128,7 @@ def test_autocast_on_a_device_rounds_to_bfloat16(model: str) -> None:
 def fresh_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()  # of tests before
     yield
     torch.compiler.reset()
 
