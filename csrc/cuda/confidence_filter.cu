@@ -7,17 +7,16 @@
 // exhaustively. Gathering orders the queries as it happens; what is decided does not depend on it.
 #include "../cosine_threshold.h"
 #include "exact_search.h"
-#include "mma.h"
 #include "select_rows.h"
 #include "tiles.h"
 #include "unit_rows.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
 
 constexpr int kDoubtful = 32;  // bank rows remembered a query: one a lane
 constexpr int kWarps = kTileThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
 constexpr int kFirstShare = 64;  // the first phase is at most this part of the bank, or one tile
 
 // Queries of which only the device knows how many there are.

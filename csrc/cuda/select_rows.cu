@@ -1,12 +1,13 @@
 // Compaction in the order of the rows: blocks count, one warp adds up, blocks write.
 #include "select_rows.h"
 
+#include "warp.h"
+
 namespace cfr::cuda {
 namespace {
 
 constexpr int kThreads = 256;  // rows a block
 constexpr int kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
 
 __device__ bool kept(const bool* excluded, const bool* valid, int64_t rows) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;

@@ -2,18 +2,13 @@
 #include "unit_rows.h"
 
 #include "mma.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
-
-__device__ double warp_sum(double value) {
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(kAll, value, step);
-  return value;
-}
 
 __global__ void round_rows(Rows matrix, UnitRows out, int64_t padded) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
