@@ -66,40 +66,26 @@ struct Judge {
   float* doubt;    // below it a product says nothing
   const float* sure;
 
-  __device__ __forceinline__ bool operator()(int tile, TileSums& sum) {
+  template <class Sums>
+  __device__ __forceinline__ bool operator()(int tile, Sums& sum) {
     const int first = tile * kTileKeys, end = static_cast<int>(task.bank_rows.rows);
     bool found = false;
-    CFR_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      CFR_UNROLL
-      for (int half = 0; half < 4; half += 2) {
-        const int place = tile_row(i, half);
-        const float limit = doubt[place];
-        bool any = false;
-        CFR_UNROLL
-        for (int j = 0; j < 8; ++j) any |= !(sum[i][j][half] <= limit) || !(sum[i][j][half + 1] <= limit);
-        if (!any || !open[place]) continue;
-        const float enough = sure[place];
-        bool here = false;
-        CFR_UNROLL
-        for (int item = 0; item < 16; ++item)
-          here |= !(sum[i][item / 2][half + item % 2] <= enough) && first + tile_col(item / 2, item) < end;
-        if (here) {
-          satisfied[place] = 1;
-          found = true;
-          continue;
-        }
-        const int row = rows[place];
-        CFR_UNROLL
-        for (int item = 0; item < 16; ++item) {
-          const int key = first + tile_col(item / 2, item);
-          if (sum[i][item / 2][half + item % 2] <= limit || key >= end) continue;
-          if (task.doubtful_count[row] > kDoubtful) continue;
-          const int slot = atomicAdd(&task.doubtful_count[row], 1);
-          if (slot < kDoubtful) task.doubtful[static_cast<int64_t>(row) * kDoubtful + slot] = key;
-        }
+    visit_rows(sum, doubt, [&](int r, int place, float limit) {
+      if (!open[place]) return;
+      bool here = false;
+      visit_above(sum, r, sure[place], first, end, [&](float, int) { here = true; });
+      if (here) {
+        satisfied[place] = 1;
+        found = true;
+        return;
       }
-    }
+      const int row = rows[place];
+      visit_above(sum, r, limit, first, end, [&](float, int key) {
+        if (task.doubtful_count[row] > kDoubtful) return;
+        const int slot = atomicAdd(&task.doubtful_count[row], 1);
+        if (slot < kDoubtful) task.doubtful[static_cast<int64_t>(row) * kDoubtful + slot] = key;
+      });
+    });
     if (!__syncthreads_or(found)) return true;
     bool left = false;
     if (threadIdx.x < kTileQueries) {

@@ -19,15 +19,17 @@ constexpr int kRowBytes = kTileDepth * 2;
 constexpr int kStageBytes = (kTileQueries + kTileKeys) * kRowBytes;
 constexpr int kRowsPerCopy = kTileThreads / 8;  // rows that all threads together copy at a time
 
-using TileSums = float[4][8][4];  // [16 rows][8 columns][fragment] of a warp's 64 × 64
+// A thread's share of a tile: kRows queries × kCols keys, of which row() and col() say where they lie in the tile.
+struct TileSums {
+  static constexpr int kRows = 8, kCols = 16;
+  float part[4][8][4] = {};  // [16 rows][8 columns][fragment] of a warp's 64 × 64
 
-// The place in the tile of sum[i][j][e] in this thread.
-__device__ inline int tile_row(int i, int e) {
-  return threadIdx.x / 128 * 64 + i * 16 + threadIdx.x % 32 / 4 + e / 2 * 8;
-}
-__device__ inline int tile_col(int j, int e) {
-  return threadIdx.x / 32 % 4 * 64 + j * 8 + threadIdx.x % 4 * 2 + e % 2;
-}
+  __device__ float& at(int r, int c) { return part[r / 2][c / 2][r % 2 * 2 + c % 2]; }
+  __device__ static int row(int r) { return threadIdx.x / 128 * 64 + threadIdx.x % 32 / 4 + r * 8; }
+  __device__ static int col(int c) {
+    return threadIdx.x / 32 % 4 * 64 + c / 2 * 8 + threadIdx.x % 4 * 2 + c % 2;
+  }
+};
 
 __device__ __forceinline__ void multiply_stage(const unsigned char* stage, TileSums& sum) {
   const int lane = threadIdx.x % 32;
@@ -46,10 +48,34 @@ __device__ __forceinline__ void multiply_stage(const unsigned char* stage, TileS
       load_matrices(b, b_row + j * 16 * kRowBytes + b_chunk * 16);
       CFR_UNROLL
       for (int i = 0; i < 4; ++i) {
-        multiply_add(sum[i][2 * j], a[i], b[0], b[1]);
-        multiply_add(sum[i][2 * j + 1], a[i], b[2], b[3]);
+        multiply_add(sum.part[i][2 * j], a[i], b[0], b[1]);
+        multiply_add(sum.part[i][2 * j + 1], a[i], b[2], b[3]);
       }
     }
+  }
+}
+
+// visit(r, place, limit) for the rows r of a thread's sums that hold a product above their query's limit, or NaN.
+template <class Sums, class Visit>
+__device__ __forceinline__ void visit_rows(Sums& sum, const float* limits, const Visit& visit) {
+  CFR_UNROLL
+  for (int r = 0; r < Sums::kRows; ++r) {
+    const int place = Sums::row(r);
+    const float limit = limits[place];
+    bool any = false;
+    CFR_UNROLL
+    for (int c = 0; c < Sums::kCols; ++c) any |= !(sum.at(r, c) <= limit);
+    if (any) visit(r, place, limit);
+  }
+}
+
+// visit(product, key) for those products of row r, the keys before `end`. `first` is the tile's first key.
+template <class Sums, class Visit>
+__device__ __forceinline__ void visit_above(Sums& sum, int r, float limit, int first, int end, const Visit& visit) {
+  CFR_UNROLL
+  for (int c = 0; c < Sums::kCols; ++c) {
+    const int key = first + Sums::col(c);
+    if (!(sum.at(r, c) <= limit) && key < end) visit(sum.at(r, c), key);
   }
 }
 
@@ -87,7 +113,7 @@ __device__ __forceinline__ void walk_tiles(const uint16_t* query, const RowAt& r
 
   int stage = 0;
   for (int tile = first; tile < last; ++tile) {
-    TileSums sum = {};
+    TileSums sum;
     for (int piece = 0; piece < pieces; ++piece) {
       wait_copies<kStages - 2>();
       __syncthreads();  // this stage has arrived for all, and all have read the stage that is filled next

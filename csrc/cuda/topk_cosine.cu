@@ -65,36 +65,24 @@ struct Choose {
   float* threshold;
   const float* error;
 
-  __device__ __forceinline__ bool operator()(int tile, TileSums& sum) {
+  template <class Sums>
+  __device__ __forceinline__ bool operator()(int tile, Sums& sum) {
     const int first = tile * kTileKeys, end = static_cast<int>(task.key_rows.rows);
     for (;;) {
       bool taken = false, left = false;
-      CFR_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        CFR_UNROLL
-        for (int half = 0; half < 4; half += 2) {
-          const int row = tile_row(i, half);
-          const float limit = threshold[row];
-          bool any = false;
-          CFR_UNROLL
-          for (int j = 0; j < 8; ++j) any |= !(sum[i][j][half] <= limit) || !(sum[i][j][half + 1] <= limit);
-          if (!any || limit == INFINITY) continue;
-          CFR_UNROLL
-          for (int item = 0; item < 16; ++item) {
-            float& value = sum[i][item / 2][half + item % 2];
-            const int key = first + tile_col(item / 2, item);
-            if (value <= limit || key >= end) continue;
-            const int slot = atomicAdd(&count[row], 1);
-            if (slot < kCapacity) {
-              buffer[row * kCapacity + slot] = rank_of(value, key);
-              value = -INFINITY;  // taken
-              taken = true;
-            } else {
-              left = true;
-            }
+      visit_rows(sum, threshold, [&](int r, int row, float limit) {
+        if (limit == INFINITY) return;
+        visit_above(sum, r, limit, first, end, [&](float& value, int key) {
+          const int slot = atomicAdd(&count[row], 1);
+          if (slot < kCapacity) {
+            buffer[row * kCapacity + slot] = rank_of(value, key);
+            value = -INFINITY;  // taken
+            taken = true;
+          } else {
+            left = true;
           }
-        }
-      }
+        });
+      });
       if (!__syncthreads_or(taken || left)) return true;
       const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
       constexpr int kShare = kTileQueries / kWarps;
