@@ -101,7 +101,7 @@ struct Judge {
 };
 
 // Listed queries against bank tiles first … last − 1; few queries share them among blocks.
-template <int kStages>
+template <class Tiles>
 __global__ void __launch_bounds__(kTileThreads, 1) compare(Filter task, List list, int first, int last) {
   __shared__ int rows[kTileQueries], open[kTileQueries], satisfied[kTileQueries];
   __shared__ float doubt[kTileQueries], sure[kTileQueries];
@@ -127,8 +127,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) compare(Filter task, List lis
     const auto row_at = [](int at) { return rows[at]; };
     const auto start = [&](int64_t at) { return first + static_cast<int>((last - first) * at / shares); };
     Judge epilogue{task, rows, open, satisfied, doubt, sure};
-    walk_tiles<kStages>(task.query.data, row_at, task.bank.data, static_cast<int>(task.query.cols), start(share),
-                        start(share + 1), stages, epilogue);
+    Tiles::walk(task.query, row_at, task.bank, start(share), start(share + 1), stages, epilogue);
   }
 }
 
@@ -182,15 +181,8 @@ struct Plan {
 
     Carver carver(base);
     counters = carver.take<int>(kCounters);
-    const auto unit = [&](const Rows& rows, int64_t padded, UnitRows& out) {
-      out.cols = padded_cols(rows.cols);
-      out.data = carver.take<uint16_t>(padded * out.cols);
-      out.scale = carver.take<float>(rows.rows);
-      out.residual = carver.take<float>(rows.rows);
-      out.worst = nullptr;
-    };
-    unit(query, int64_t(query_tiles) * kTileQueries, filter.query);
-    unit(bank, int64_t(bank_tiles) * kTileKeys, filter.bank);
+    filter.query = carve_unit_rows(carver, Precision::bf16, query, kTileQueries);
+    filter.bank = carve_unit_rows(carver, Precision::bf16, bank, kTileKeys);
     filter.bank.worst = reinterpret_cast<unsigned*>(counters + 3);
     filter.reliable = carver.take<bool>(query.rows);
     filter.doubtful_count = carver.take<int>(query.rows);
@@ -205,20 +197,19 @@ struct Plan {
   }
 };
 
-template <int kStages>
+template <class Tiles>
 void launch_compare(const Plan& plan, const List& list, int first, int last, cudaStream_t stream) {
-  const int bytes = kStages * kStageBytes;
-  check(cudaFuncSetAttribute(compare<kStages>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+  check(cudaFuncSetAttribute(compare<Tiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles::kSharedBytes),
         "confidence_filter: shared memory");
-  CFR_LAUNCH((compare<kStages>), plan.blocks, kTileThreads, bytes, stream, plan.filter, list, first, last);
+  CFR_LAUNCH(compare<Tiles>, plan.blocks, kTileThreads, Tiles::kSharedBytes, stream, plan.filter, list, first, last);
   check(cudaGetLastError(), "confidence_filter: compare");
 }
 
 void find_reliable(const Plan& plan, cudaStream_t on) {
   const Filter& filter = plan.filter;
   const Rows &query = filter.query_rows, &bank = filter.bank_rows;
-  unit_rows(query, filter.query, int64_t(plan.query_tiles) * kTileQueries, on);
-  unit_rows(bank, filter.bank, int64_t(plan.bank_tiles) * kTileKeys, on);
+  unit_rows(query, filter.query, on);
+  unit_rows(bank, filter.bank, on);
   const auto gather = [&](const List& from, const List& to) {
     check(cudaMemsetAsync(to.count, 0, sizeof(int), on), "confidence_filter: counter");
     CFR_LAUNCH(gather_open, 2 * plan.blocks, kTileThreads, 0, on, filter, from, to);
@@ -229,12 +220,8 @@ void find_reliable(const Plan& plan, cudaStream_t on) {
   for (int first = 0; first < plan.bank_tiles; first += length, length *= 2, ++phase) {
     const List& list = plan.lists[phase % 2];
     const int last = length < plan.bank_tiles - first ? first + length : plan.bank_tiles;
-    if (plan.stages == 4)
-      launch_compare<4>(plan, list, first, last, on);
-    else if (plan.stages == 3)
-      launch_compare<3>(plan, list, first, last, on);
-    else
-      launch_compare<2>(plan, list, first, last, on);
+    with_tiles<Bfloat16>(plan.stages,
+                         [&](auto tiles) { launch_compare<decltype(tiles)>(plan, list, first, last, on); });
     gather(list, plan.lists[(phase + 1) % 2]);
   }
   const bool wide = starts_wide(query) && starts_wide(bank);

@@ -24,7 +24,7 @@ __device__ inline float value_of(uint64_t rank) {
   return __uint_as_float(bits == kNanRank ? 0x7fffffffu : bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
 }
 
-// Offers the ranks that one warp holds, lane by lane, to a list of the k best, at most 32, whose entry i lives in lane i.
+// Offers the ranks that one warp holds, lane by lane, to a list of the k best (at most 32), entry i in lane i.
 __device__ inline void offer(uint64_t candidate, int k, uint64_t& entry) {
   const int lane = threadIdx.x % 32;
   const uint64_t last = __shfl_sync(kAll, entry, k - 1);
