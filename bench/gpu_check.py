@@ -25,6 +25,7 @@ from cfr_fast.ops import loader
 
 RACES: dict[str, Callable[[races.Bench], races.Race | list[races.Race]]] = {
     "topk": races.topk_cosine,
+    "topk-precisions": races.topk_precisions,
     "filter": races.confidence_filter,
     "attention": races.bank_attention,
     "score": races.replace_and_score,

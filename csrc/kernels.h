@@ -35,6 +35,9 @@ struct Modality {
   Interpolation observed;
 };
 
+// Of the products that choose candidates on a device; what is decided does not depend on it.
+enum class Precision { bf16, tf32 };
+
 constexpr int64_t kMaxTopk = 32;  // one warp holds a row's list; beyond it sorting is the better tool
 constexpr int64_t kMaxNeighbours = 3072;  // of knn on a device: its list must fit in a block's shared memory
 
@@ -102,9 +105,9 @@ void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index);
 
 namespace cuda {
 // The same on a device, in `scratch` of as many bytes as topk_cosine_scratch says; `stream` is a cudaStream_t.
-int64_t topk_cosine_scratch(const Rows& query, const Rows& keys, int64_t k, int device);
-void topk_cosine(const Rows& query, const Rows& keys, int64_t k, void* scratch, float* similarity, int64_t* index,
-                 int device, void* stream);
+int64_t topk_cosine_scratch(const Rows& query, const Rows& keys, int64_t k, Precision precision, int device);
+void topk_cosine(const Rows& query, const Rows& keys, int64_t k, Precision precision, void* scratch,
+                 float* similarity, int64_t* index, int device, void* stream);
 
 // Writes the rows without a near one to index [query.rows], ascending, zeros behind them, and their number to `count`.
 int64_t confidence_filter_scratch(const Rows& query, const Rows& bank, int device);

@@ -19,7 +19,7 @@
 #define CFR_LIBRARY_IMPL(name, key, m) STABLE_TORCH_LIBRARY_IMPL(name, key, m)
 
 CFR_LIBRARY(CFR_NAMESPACE, m) {
-  m.def("topk_cosine(Tensor query, Tensor keys, int k) -> (Tensor, Tensor)");
+  m.def("topk_cosine(Tensor query, Tensor keys, int k, str precision='bf16') -> (Tensor, Tensor)");
   m.def("confidence_filter(Tensor query, Tensor bank, float threshold, Tensor? valid=None) -> Tensor");
   m.def(
       "confidence_filter_padded(Tensor query, Tensor bank, float threshold, Tensor? valid=None) -> (Tensor, Tensor)");
@@ -47,7 +47,7 @@ CFR_LIBRARY(CFR_NAMESPACE, m) {
       "Tensor? count=None) -> (Tensor, Tensor, Tensor)");
   m.def("bank_attention(Tensor query, Tensor keys, Tensor values, float scale) -> Tensor");
 #ifdef CFR_FAST_CUDA
-  m.def("topk_cosine_cuda(Tensor query, Tensor keys, int k, int stream) -> (Tensor, Tensor)");
+  m.def("topk_cosine_cuda(Tensor query, Tensor keys, int k, str precision, int stream) -> (Tensor, Tensor)");
   m.def("confidence_filter_cuda(Tensor query, Tensor bank, float threshold, Tensor? valid, int stream) -> Tensor");
   m.def(
       "confidence_filter_padded_cuda(Tensor query, Tensor bank, float threshold, Tensor? valid, int stream) "

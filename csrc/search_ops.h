@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <tuple>
 
 #include "common.h"
@@ -10,7 +11,7 @@
 namespace cfr {
 namespace {
 
-void check_topk_cosine(const Tensor& query, const Tensor& keys, int64_t k) {
+void check_topk_cosine(const Tensor& query, const Tensor& keys, int64_t k, const std::string& precision) {
   const char* op = "topk_cosine";
   check_float_matrix(op, "query", query);
   check_float_matrix(op, "keys", keys);
@@ -18,10 +19,11 @@ void check_topk_cosine(const Tensor& query, const Tensor& keys, int64_t k) {
   CFR_CHECK(keys.size(1) == query.size(1), op, "keys", "as many columns as query", shape_of(keys));
   CFR_CHECK(k >= 0 && k <= keys.size(0), op, "k", "0 to the number of keys", k);
   CFR_CHECK(k <= kMaxTopk, op, "k", "at most 32", k);
+  CFR_CHECK(precision == "bf16" || precision == "tf32", op, "precision", "bf16 or tf32", precision);
 }
 
-std::tuple<Tensor, Tensor> topk_cosine(const Tensor& query, const Tensor& keys, int64_t k) {
-  check_topk_cosine(query, keys, k);
+std::tuple<Tensor, Tensor> topk_cosine(const Tensor& query, const Tensor& keys, int64_t k, std::string precision) {
+  check_topk_cosine(query, keys, k, precision);
   const Tensor similarity = empty_like_device(query, query.size(0), k, ScalarType::Float);
   const Tensor index = empty_like_device(query, query.size(0), k, ScalarType::Long);
   if (index.numel() > 0) {
@@ -90,9 +92,9 @@ void check_few_rows(const char* op, const char* argument, const Tensor& tensor) 
   CFR_CHECK(tensor.size(0) < INT32_MAX - 512, op, argument, "fewer than 2^31 - 513 rows on CUDA", shape_of(tensor));
 }
 
-std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& keys, int64_t k,
+std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& keys, int64_t k, std::string precision,
                                             int64_t stream) {
-  check_topk_cosine(query, keys, k);
+  check_topk_cosine(query, keys, k, precision);
   check_few_rows("topk_cosine", "query", query);
   check_few_rows("topk_cosine", "keys", keys);
   const Tensor similarity = empty_like_device(query, query.size(0), k, ScalarType::Float);
@@ -100,9 +102,12 @@ std::tuple<Tensor, Tensor> topk_cosine_cuda(const Tensor& query, const Tensor& k
   if (index.numel() > 0) {
     const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
     const int device = query.get_device_index();
-    const Tensor scratch = bytes_like_device(query, cuda::topk_cosine_scratch(rows_of(q), rows_of(b), k, device));
-    cuda::topk_cosine(rows_of(q), rows_of(b), k, scratch.mutable_data_ptr(), similarity.mutable_data_ptr<float>(),
-                      index.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
+    const Precision of_products = precision == "tf32" ? Precision::tf32 : Precision::bf16;
+    const int64_t bytes = cuda::topk_cosine_scratch(rows_of(q), rows_of(b), k, of_products, device);
+    const Tensor scratch = bytes_like_device(query, bytes);
+    cuda::topk_cosine(rows_of(q), rows_of(b), k, of_products, scratch.mutable_data_ptr(),
+                      similarity.mutable_data_ptr<float>(), index.mutable_data_ptr<int64_t>(), device,
+                      reinterpret_cast<void*>(stream));
   }
   return {similarity, index};
 }

@@ -45,7 +45,8 @@ def short_names(mangled: list[str]) -> list[str]:
     given = "\n".join(UNNAMED.sub("12_GLOBAL__N_1", name) for name in mangled)
     done = subprocess.run(["c++filt", "-p"], input=given, capture_output=True, text=True, check=True)
     names = done.stdout.splitlines()
-    return [re.sub(r"^void ", "", name).replace("cfr::cuda::(anonymous namespace)::", "") for name in names]
+    ours = re.compile(r"^void |cfr::cuda::|\(anonymous namespace\)::")
+    return [ours.sub("", name).replace("> >", ">>") for name in names]
 
 
 def parse(file: str, log: str) -> Usages:

@@ -22,7 +22,7 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 )
 def test_topk_cosine(n: int, m: int, d: int, k: int) -> None:
     query, keys = randn(n, d), randn(m, d, seed=1)
-    similarity, index = emulated.ops().topk_cosine_cuda(query, keys, k, 0)
+    similarity, index = emulated.ops().topk_cosine_cuda(query, keys, k, "bf16", 0)
     wanted, rows = reference.topk_cosine(query.double(), keys.double(), k)
     torch.testing.assert_close(similarity.double(), wanted, **TOLERANCE["topk_cosine"])
     assert torch.equal(index, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import emulated
 import pytest
@@ -42,11 +43,16 @@ WHERE = [
 ]
 
 
+@pytest.fixture(params=["bf16", "tf32"])
+def precision(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(params=WHERE)
-def topk(request: pytest.FixtureRequest) -> Op:
+def topk(request: pytest.FixtureRequest, precision: str) -> Op:
     if request.param == "device":
-        return lambda *arguments: on_device(topk_cosine, *arguments)
-    return lambda query, keys, k: emulated.ops().topk_cosine_cuda(query, keys, k, 0)
+        return lambda *arguments: on_device(partial(topk_cosine, precision=precision), *arguments)
+    return lambda query, keys, k: emulated.ops().topk_cosine_cuda(query, keys, k, precision, 0)
 
 
 @pytest.fixture(params=WHERE)
@@ -230,7 +236,8 @@ def test_rings_of_two_and_of_four_stages(kib: str, monkeypatch: pytest.MonkeyPat
     """As on devices with less and with more shared memory than the 163 KiB that are emulated else."""
     monkeypatch.setenv("CFR_EMULATED_SHARED", kib)
     query, keys = randn(3, 150), randn(257, 150, seed=1)
-    assert_topk(lambda *arguments: emulated.ops().topk_cosine_cuda(*arguments, 0), query, keys, 3)
+    assert_topk(lambda *given: emulated.ops().topk_cosine_cuda(*given, "bf16", 0), query, keys, 3)
+    assert_topk(lambda *given: emulated.ops().topk_cosine_cuda(*given, "tf32", 0), query, keys, 3)
     threshold = threshold_in_a_gap(query, keys, 0.5)
     expected = reference.confidence_filter(query.double(), keys.double(), threshold)
     assert torch.equal(emulated.ops().confidence_filter_cuda(query, keys, threshold, None, 0), expected)
@@ -239,7 +246,7 @@ def test_rings_of_two_and_of_four_stages(kib: str, monkeypatch: pytest.MonkeyPat
 def test_a_second_run_on_used_memory_has_the_same_bits() -> None:
     query, keys = randn(5, 40), randn(300, 40, seed=1)
     keys[200:] = keys[0]
-    first = [emulated.ops().topk_cosine_cuda(query, keys, 3, 0) for _ in range(2)]
+    first = [emulated.ops().topk_cosine_cuda(query, keys, 3, "tf32", 0) for _ in range(2)]
     assert all(map(torch.equal, *first))
     second = [emulated.ops().confidence_filter_cuda(query, keys, 0.7, None, 0) for _ in range(2)]
     assert torch.equal(*second)

@@ -244,14 +244,15 @@ def test_gradient() -> None:
 def test_opcheck() -> None:
     loader.ready()
     query, keys = randn(6, 40).requires_grad_(), randn(9, 40, seed=1).requires_grad_()
-    torch.library.opcheck(torch.ops.cfr_fast.topk_cosine.default, (query, keys, 3))
+    for arguments in ((query, keys, 3), (query, keys, 3, "tf32")):
+        torch.library.opcheck(torch.ops.cfr_fast.topk_cosine.default, arguments)
 
 
 def test_compiles_to_one_graph() -> None:
     query, keys = randn(6, 40).requires_grad_(), randn(9, 40, seed=1)
 
     def loss(query: Tensor, keys: Tensor) -> Tensor:
-        similarity, index = topk_cosine(query, keys, 3)
+        similarity, index = topk_cosine(query, keys, 3, precision="tf32")
         return (similarity * (index + 1)).sum()
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
@@ -286,6 +287,15 @@ def test_bad_input_names_the_argument(argument: str, query: Tensor, keys: Tensor
     assert caught.value.argument == argument
 
 
+def test_precision_is_checked_and_changes_nothing_here() -> None:
+    query, keys = randn(9, 40), randn(30, 40, seed=1)
+    for dtype in (torch.float32, torch.float64):
+        plain = topk_cosine(query.to(dtype), keys.to(dtype), 3)
+        assert all(map(torch.equal, topk_cosine(query.to(dtype), keys.to(dtype), 3, precision="tf32"), plain))
+    with pytest.raises(InputError, match=r"^precision: expected bf16 or tf32, got fp8"):
+        topk_cosine(query, keys, 3, precision="fp8")
+
+
 def test_the_op_itself_checks_its_arguments() -> None:
     if loader.load() is None:
         pytest.skip("no native library here")
@@ -293,6 +303,8 @@ def test_the_op_itself_checks_its_arguments() -> None:
         RuntimeError, match=r"topk_cosine: keys: expected as many columns as query, got shape \[4, 5\]"
     ):
         torch.ops.cfr_fast.topk_cosine(torch.zeros(2, 3), torch.zeros(4, 5), 1)
+    with pytest.raises(RuntimeError, match="topk_cosine: precision: expected bf16 or tf32, got fp8"):
+        torch.ops.cfr_fast.topk_cosine(torch.zeros(2, 3), torch.zeros(4, 3), 1, "fp8")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,12 +19,13 @@ Judge = Callable[[Any, Any, Arguments], None]
 
 @dataclass(frozen=True)
 class Case:
-    """One call: op, float32 arguments on the CPU, and a judge of (got, wanted, float64 arguments)."""
+    """One call: op, float32 arguments on the CPU, judge of (got, wanted, float64 arguments), and keywords."""
 
     op: str
     sizes: str
     arguments: Arguments
     judge: Judge
+    keywords: dict[str, str] = field(default_factory=dict)
 
 
 class Draw:
@@ -145,9 +146,10 @@ def cases(seed: int, few: bool) -> Iterator[Case]:
     for n, m, d, k in [(65, 130, 33, 3), (1, 1, 33, 1), (127, 129, 768, 1), (300, 257, 1152, 32)][
         : 1 if few else 4
     ]:
-        yield Case(
-            "topk_cosine", f"{n}×{m}×{d}, k={k}", (draw.normal(n, d), draw.normal(m, d), k), judge_topk
-        )
+        arguments = draw.normal(n, d), draw.normal(m, d), k
+        for precision in ("bf16", "tf32"):
+            sizes = f"{n}×{m}×{d}, k={k}, {precision}"
+            yield Case("topk_cosine", sizes, arguments, judge_topk, {"precision": precision})
     for n, m, d in [(65, 130, 33), (1, 1, 33), (129, 257, 768), (700, 1025, 128)][: 1 if few else 4]:
         query, bank = draw.normal(n, d), draw.normal(m, d)
         threshold = (
@@ -204,4 +206,4 @@ def cases(seed: int, few: bool) -> Iterator[Case]:
 
 def run(case: Case, arguments: Arguments) -> Any:
     """The public op; float64 goes through the reference."""
-    return getattr(ops, case.op)(*arguments)
+    return getattr(ops, case.op)(*arguments, **case.keywords)

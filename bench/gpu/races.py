@@ -103,6 +103,28 @@ def topk_cosine(bench: Bench) -> Race:
     return Race(what, count, ours, peers, bars, work=2.0 * n * m * d, same=same)
 
 
+def topk_precisions(bench: Bench) -> Race:
+    """Smooth rows: many keys are nearly equal, and what products cannot tell apart is searched exhaustively."""
+    from cfr_fast.benchmark.kernels import pixel_features
+
+    n, m, k = bench.size(50_176, 200), bench.size(20_070, 90), 3
+    keys = pixel_features(1, 0.3)[:m].to(bench.device)
+    queries = [pixel_features(seed, 0.3)[:n].to(bench.device) for seed in (2, 3)]
+
+    def same() -> None:
+        one, other = (ops.topk_cosine(queries[0], keys, k, precision=name) for name in ("bf16", "tf32"))
+        assert all(map(torch.equal, one, other)), "the answers differ"
+
+    return Race(
+        f"topk_cosine tf32 {n:,} × {m:,} × 768, k = {k}, smooth rows",
+        2,
+        lambda turn: ops.topk_cosine(queries[turn], keys, k, precision="tf32"),
+        {"bf16": lambda turn: ops.topk_cosine(queries[turn], keys, k)},
+        work=2.0 * n * m * 768,
+        same=same,
+    )
+
+
 def confidence_filter(bench: Bench) -> Race:
     """Four rows of five are reliable, features smooth as those of images are."""
     from cfr_fast.benchmark.kernels import pixel_features

@@ -19,8 +19,11 @@ def _blocks(rows: int, columns: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def topk_cosine(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosine of the k most similar keys, descending, and their rows; ties go to the lower row."""
+def topk_cosine(query: Tensor, keys: Tensor, k: int, precision: str = "bf16") -> tuple[Tensor, Tensor]:
+    """Cosine of the k most similar keys, descending, and their rows; ties go to the lower row.
+
+    `precision` is of CUDA kernels alone.
+    """
     unit_query, unit_keys = normalize(query, dim=1), normalize(keys, dim=1)
     similarity = query.new_empty(query.shape[0], k)
     index = torch.empty(query.shape[0], k, dtype=torch.int64, device=query.device)

@@ -14,6 +14,7 @@
 
 #include "launch.h"
 #include "vectors.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
@@ -25,7 +26,6 @@ constexpr int kMergeThreads = 128;
 constexpr int kMaxParts = 256;
 constexpr int64_t kBlocks = 2048;    // enough that the last wave of blocks on a large device is a small share
 constexpr int64_t kTilesOfPart = 4;  // at least, so that a part is worth its merge
-constexpr unsigned kAll = 0xffffffffu;
 
 // Rows of values staged at a time: 2,048 numbers, two float4 a thread.
 template <int kGroups>

@@ -7,17 +7,16 @@
 // exhaustively. Gathering orders the queries as it happens; what is decided does not depend on it.
 #include "../cosine_threshold.h"
 #include "exact_search.h"
-#include "mma.h"
 #include "select_rows.h"
 #include "tiles.h"
 #include "unit_rows.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
 
 constexpr int kDoubtful = 32;  // bank rows remembered a query: one a lane
 constexpr int kWarps = kTileThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
 constexpr int kFirstShare = 64;  // the first phase is at most this part of the bank, or one tile
 
 // Queries of which only the device knows how many there are.
@@ -67,40 +66,26 @@ struct Judge {
   float* doubt;    // below it a product says nothing
   const float* sure;
 
-  __device__ __forceinline__ bool operator()(int tile, TileSums& sum) {
+  template <class Sums>
+  __device__ __forceinline__ bool operator()(int tile, Sums& sum) {
     const int first = tile * kTileKeys, end = static_cast<int>(task.bank_rows.rows);
     bool found = false;
-    CFR_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      CFR_UNROLL
-      for (int half = 0; half < 4; half += 2) {
-        const int place = tile_row(i, half);
-        const float limit = doubt[place];
-        bool any = false;
-        CFR_UNROLL
-        for (int j = 0; j < 8; ++j) any |= !(sum[i][j][half] <= limit) || !(sum[i][j][half + 1] <= limit);
-        if (!any || !open[place]) continue;
-        const float enough = sure[place];
-        bool here = false;
-        CFR_UNROLL
-        for (int item = 0; item < 16; ++item)
-          here |= !(sum[i][item / 2][half + item % 2] <= enough) && first + tile_col(item / 2, item) < end;
-        if (here) {
-          satisfied[place] = 1;
-          found = true;
-          continue;
-        }
-        const int row = rows[place];
-        CFR_UNROLL
-        for (int item = 0; item < 16; ++item) {
-          const int key = first + tile_col(item / 2, item);
-          if (sum[i][item / 2][half + item % 2] <= limit || key >= end) continue;
-          if (task.doubtful_count[row] > kDoubtful) continue;
-          const int slot = atomicAdd(&task.doubtful_count[row], 1);
-          if (slot < kDoubtful) task.doubtful[static_cast<int64_t>(row) * kDoubtful + slot] = key;
-        }
+    visit_rows(sum, doubt, [&](int r, int place, float limit) {
+      if (!open[place]) return;
+      bool here = false;
+      visit_above(sum, r, sure[place], first, end, [&](float, int) { here = true; });
+      if (here) {
+        satisfied[place] = 1;
+        found = true;
+        return;
       }
-    }
+      const int row = rows[place];
+      visit_above(sum, r, limit, first, end, [&](float, int key) {
+        if (task.doubtful_count[row] > kDoubtful) return;
+        const int slot = atomicAdd(&task.doubtful_count[row], 1);
+        if (slot < kDoubtful) task.doubtful[static_cast<int64_t>(row) * kDoubtful + slot] = key;
+      });
+    });
     if (!__syncthreads_or(found)) return true;
     bool left = false;
     if (threadIdx.x < kTileQueries) {
@@ -116,7 +101,7 @@ struct Judge {
 };
 
 // Listed queries against bank tiles first … last − 1; few queries share them among blocks.
-template <int kStages>
+template <class Tiles>
 __global__ void __launch_bounds__(kTileThreads, 1) compare(Filter task, List list, int first, int last) {
   __shared__ int rows[kTileQueries], open[kTileQueries], satisfied[kTileQueries];
   __shared__ float doubt[kTileQueries], sure[kTileQueries];
@@ -142,8 +127,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) compare(Filter task, List lis
     const auto row_at = [](int at) { return rows[at]; };
     const auto start = [&](int64_t at) { return first + static_cast<int>((last - first) * at / shares); };
     Judge epilogue{task, rows, open, satisfied, doubt, sure};
-    walk_tiles<kStages>(task.query.data, row_at, task.bank.data, static_cast<int>(task.query.cols), start(share),
-                        start(share + 1), stages, epilogue);
+    Tiles::walk(task.query, row_at, task.bank, start(share), start(share + 1), stages, epilogue);
   }
 }
 
@@ -197,15 +181,8 @@ struct Plan {
 
     Carver carver(base);
     counters = carver.take<int>(kCounters);
-    const auto unit = [&](const Rows& rows, int64_t padded, UnitRows& out) {
-      out.cols = padded_cols(rows.cols);
-      out.data = carver.take<uint16_t>(padded * out.cols);
-      out.scale = carver.take<float>(rows.rows);
-      out.residual = carver.take<float>(rows.rows);
-      out.worst = nullptr;
-    };
-    unit(query, int64_t(query_tiles) * kTileQueries, filter.query);
-    unit(bank, int64_t(bank_tiles) * kTileKeys, filter.bank);
+    filter.query = carve_unit_rows(carver, Precision::bf16, query, kTileQueries);
+    filter.bank = carve_unit_rows(carver, Precision::bf16, bank, kTileKeys);
     filter.bank.worst = reinterpret_cast<unsigned*>(counters + 3);
     filter.reliable = carver.take<bool>(query.rows);
     filter.doubtful_count = carver.take<int>(query.rows);
@@ -220,20 +197,19 @@ struct Plan {
   }
 };
 
-template <int kStages>
+template <class Tiles>
 void launch_compare(const Plan& plan, const List& list, int first, int last, cudaStream_t stream) {
-  const int bytes = kStages * kStageBytes;
-  check(cudaFuncSetAttribute(compare<kStages>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+  check(cudaFuncSetAttribute(compare<Tiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles::kSharedBytes),
         "confidence_filter: shared memory");
-  CFR_LAUNCH((compare<kStages>), plan.blocks, kTileThreads, bytes, stream, plan.filter, list, first, last);
+  CFR_LAUNCH(compare<Tiles>, plan.blocks, kTileThreads, Tiles::kSharedBytes, stream, plan.filter, list, first, last);
   check(cudaGetLastError(), "confidence_filter: compare");
 }
 
 void find_reliable(const Plan& plan, cudaStream_t on) {
   const Filter& filter = plan.filter;
   const Rows &query = filter.query_rows, &bank = filter.bank_rows;
-  unit_rows(query, filter.query, int64_t(plan.query_tiles) * kTileQueries, on);
-  unit_rows(bank, filter.bank, int64_t(plan.bank_tiles) * kTileKeys, on);
+  unit_rows(query, filter.query, on);
+  unit_rows(bank, filter.bank, on);
   const auto gather = [&](const List& from, const List& to) {
     check(cudaMemsetAsync(to.count, 0, sizeof(int), on), "confidence_filter: counter");
     CFR_LAUNCH(gather_open, 2 * plan.blocks, kTileThreads, 0, on, filter, from, to);
@@ -244,12 +220,8 @@ void find_reliable(const Plan& plan, cudaStream_t on) {
   for (int first = 0; first < plan.bank_tiles; first += length, length *= 2, ++phase) {
     const List& list = plan.lists[phase % 2];
     const int last = length < plan.bank_tiles - first ? first + length : plan.bank_tiles;
-    if (plan.stages == 4)
-      launch_compare<4>(plan, list, first, last, on);
-    else if (plan.stages == 3)
-      launch_compare<3>(plan, list, first, last, on);
-    else
-      launch_compare<2>(plan, list, first, last, on);
+    with_tiles<Bfloat16>(plan.stages,
+                         [&](auto tiles) { launch_compare<decltype(tiles)>(plan, list, first, last, on); });
     gather(list, plan.lists[(phase + 1) % 2]);
   }
   const bool wide = starts_wide(query) && starts_wide(bank);

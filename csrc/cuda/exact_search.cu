@@ -36,23 +36,6 @@ __device__ void stage(const Rows& matrix, const float* scale, const RowOf& row_o
   }
 }
 
-// Offers the ranks that one warp holds, lane by lane, to a list whose entry `lane` lives in lane `lane`.
-__device__ void offer(uint64_t candidate, int k, uint64_t& entry) {
-  const int lane = threadIdx.x % 32;
-  const uint64_t last = __shfl_sync(kAll, entry, k - 1);
-  unsigned open = __ballot_sync(kAll, candidate > last);
-  while (open) {
-    const int source = __ffs(open) - 1;
-    open &= open - 1;
-    const uint64_t entering = __shfl_sync(kAll, candidate, source);
-    // Entries that stay in front are a prefix of the list, so their number is the place of the newcomer.
-    const int place = __popc(__ballot_sync(kAll, entry > entering));
-    const uint64_t shifted = __shfl_up_sync(kAll, entry, 1);
-    if (lane > place) entry = shifted;
-    if (lane == place) entry = entering;
-  }
-}
-
 __device__ void write(const ExactSearch& task, int64_t row, uint64_t entry) {
   const int lane = threadIdx.x % 32;
   if (lane >= task.k) return;

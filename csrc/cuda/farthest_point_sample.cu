@@ -10,6 +10,7 @@
 #include "../kernels.h"
 #include "keys.h"
 #include "launch.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
@@ -29,7 +30,7 @@ __device__ int64_t row_of(Key key) { return ~static_cast<unsigned>(key); }
 __device__ void offer(Key key, Key* slot) {
   __shared__ Key best[kThreads / 32];
   for (int step = 16; step > 0; step /= 2) {
-    const Key other = __shfl_xor_sync(kEveryLane, key, step);
+    const Key other = __shfl_xor_sync(kAll, key, step);
     key = other > key ? other : key;
   }
   if (threadIdx.x % 32 == 0) best[threadIdx.x / 32] = key;
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kThreads) pass(Rows points, bool backward, flo
     }
     float squared = total(sum);
     for (int step = kLanes / 2; step > 0; step /= 2)
-      squared = __fadd_rn(squared, __shfl_xor_sync(kEveryLane, squared, step));
+      squared = __fadd_rn(squared, __shfl_xor_sync(kAll, squared, step));
     if (inside && lane == 0) {
       float value = anchor[row];
       if (squared < value || isnan(squared)) anchor[row] = value = squared;  // NaN stays, as with torch.minimum

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../kernels.h"
-#include "topk_list.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 
@@ -92,8 +92,8 @@ struct Window {
       if (entries.count > 32) entries.fetch(base);
       const int here = min(32, entries.count - base);
       for (int j = 0; j < here; ++j) {
-        const int64_t source = __shfl_sync(kAllLanes, entries.row, j);
-        const float factor = __shfl_sync(kAllLanes, entries.factor, j);
+        const int64_t source = __shfl_sync(kAll, entries.row, j);
+        const float factor = __shfl_sync(kAll, entries.factor, j);
         const float* token = tokens.data + source * tokens.stride + column(first);
         for (int i = 0; i < kPieces; ++i)
           if (inside(i, ahead)) {

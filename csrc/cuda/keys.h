@@ -10,7 +10,6 @@ namespace cfr::cuda {
 
 using Key = unsigned long long;  // the type that CUDA's atomics take
 
-constexpr unsigned kEveryLane = 0xffffffffu;
 constexpr unsigned kNanBits = 0x7fc00000u;  // above every float that is not negative
 
 // The bits of a number that is not negative, which sort as it does; those of any NaN are the same.

@@ -6,6 +6,7 @@
 #include "../kernels.h"
 #include "keys.h"
 #include "launch.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
@@ -65,11 +66,11 @@ __global__ void __launch_bounds__(kThreads) nearest(Rows points, Rows centers, i
         bits = bits_of(squared_distance(center, point[0], point[1], point[2]));
         open = bits < bound;
       }
-      const unsigned lanes = __ballot_sync(kEveryLane, open);
+      const unsigned lanes = __ballot_sync(kAll, open);
       if (lanes == 0) continue;
       int place = 0;
       if (lane == 0) place = atomicAdd(&filled, __popc(lanes));
-      place = __shfl_sync(kEveryLane, place, 0) + __popc(lanes & ((1u << lane) - 1));
+      place = __shfl_sync(kAll, place, 0) + __popc(lanes & ((1u << lane) - 1));
       if (open) keys[place] = key_of(bits, static_cast<unsigned>(at));
     }
     __syncthreads();

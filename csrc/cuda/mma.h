@@ -13,13 +13,31 @@
 
 namespace cfr::cuda {
 
-// bfloat16 as its bits, rounded to nearest even; every NaN becomes the one NaN.
-__device__ inline uint16_t to_bfloat16(float value) {
-  const unsigned bits = __float_as_uint(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
-  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-__device__ inline float from_bfloat16(uint16_t bits) { return __uint_as_float(static_cast<unsigned>(bits) << 16); }
+// What the products are made of. Each has its bits, rounded to nearest even (every NaN becomes the one NaN), their
+// value, and multiply_add by a whole warp: sum [16, 8] += a [16, 32 bytes] · b [32 bytes, 8], where lane l holds of
+// `sum` the columns 2 (l % 4) and the next, in row l / 4 (sum[0], sum[1]) and in row l / 4 + 8 (sum[2], sum[3]).
+struct Bfloat16 {
+  using Bits = uint16_t;
+  __device__ static Bits round(float value) {
+    const unsigned bits = __float_as_uint(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
+    return static_cast<Bits>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  }
+  __device__ static float value(Bits bits) { return __uint_as_float(static_cast<unsigned>(bits) << 16); }
+  __device__ static void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+};
+
+// TensorFloat-32: a float with ten bits of fraction; the tensor cores do not look at the others.
+struct Tf32 {
+  using Bits = uint32_t;
+  __device__ static Bits round(float value) {
+    const unsigned bits = __float_as_uint(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffe000u;
+    return (bits + 0xfffu + (bits >> 13 & 1u)) & ~0x1fffu;
+  }
+  __device__ static float value(Bits bits) { return __uint_as_float(bits); }
+  __device__ static void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+};
 
 #ifdef CFR_EMULATION
 
@@ -31,26 +49,35 @@ inline void load_matrices(uint32_t (&out)[4], const void* row) {
     std::memcpy(&out[matrix], static_cast<const char*>(rows[8 * matrix + lane / 4]) + 4 * (lane % 4), 4);
 }
 
-inline void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+// One warp's product; `part` takes one of kParts elements from a register.
+template <int kParts, class Part>
+void emulate_multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const Part& part) {
   struct Operands {
     uint32_t a[4], b[2];
   } mine{{a[0], a[1], a[2], a[3]}, {b0, b1}}, all[emulation::kWarp];
   emulation::gather(mine, all);
-  const auto half = [](uint32_t pair, unsigned which) { return from_bfloat16(uint16_t(pair >> 16 * which)); };
   const unsigned lane = emulation::lane_id();
   for (unsigned i = 0; i < 4; ++i) {
     const unsigned row = lane / 4, upper = i / 2, col = lane % 4 * 2 + i % 2;
-    for (unsigned k = 0; k < 16; ++k) {
-      const unsigned part = k / 8, owner = k % 8 / 2;
-      sum[i] += half(all[row * 4 + owner].a[upper + 2 * part], k % 2) * half(all[col * 4 + owner].b[part], k % 2);
+    for (unsigned k = 0; k < 8 * kParts; ++k) {
+      const unsigned half = k / (4 * kParts), owner = k % (4 * kParts) / kParts, which = k % kParts;
+      sum[i] += part(all[row * 4 + owner].a[upper + 2 * half], which) * part(all[col * 4 + owner].b[half], which);
     }
   }
 }
 
+inline void Bfloat16::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  emulate_multiply_add<2>(sum, a, b0, b1,
+                          [](uint32_t pair, unsigned which) { return value(Bits(pair >> 16 * which)); });
+}
+inline void Tf32::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  emulate_multiply_add<1>(sum, a, b0, b1, [](uint32_t bits, unsigned) { return value(bits & ~0x1fffu); });
+}
+
 #else
 
-// Four 8 × 8 matrices of 16-bit values from shared memory: lane l names row l % 8 of matrix l / 8 (16 bytes, aligned),
-// and receives of each matrix the pair in row l / 4 and columns 2 (l % 4), 2 (l % 4) + 1.
+// Four matrices of 8 rows of 16 bytes from shared memory: lane l names row l % 8 of matrix l / 8 (aligned), and
+// receives of each matrix the four bytes from 4 (l % 4) on in row l / 4.
 __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* row) {
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -59,10 +86,16 @@ __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* ro
                : "memory");
 }
 
-// sum [16, 8] += a [16, 16] · b [16, 8] of bfloat16. Lane l holds of `sum` the columns 2 (l % 4) and the next, in row
-// l / 4 (sum[0], sum[1]) and in row l / 4 + 8 (sum[2], sum[3]).
-__device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void Bfloat16::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                       uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ void Tf32::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

@@ -1,17 +1,10 @@
-// Sums over a warp, and the norms of a matrix's rows.
+// The norms of a matrix's rows.
 #pragma once
 
 #include "../kernels.h"
-#include "topk_list.h"
+#include "warp.h"
 
 namespace cfr::cuda {
-
-// The same bits in every lane: each step adds the same two numbers, whichever comes first.
-template <class T>
-__device__ T warp_sum(T value) {
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
-  return value;
-}
 
 // out[row] = 1 / max(‖row‖, 1e-12), one warp a row.
 template <int kWarps>

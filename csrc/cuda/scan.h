@@ -3,7 +3,7 @@
 
 #include "../kernels.h"
 #include "launch.h"
-#include "norms.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 
@@ -38,7 +38,7 @@ __global__ void rank_flags(const bool* flags, int64_t count, const int64_t* in_b
 
   for (int step = 0; step < kRankSteps; ++step) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * kRankBlock + step * kThreads + threadIdx.x;
-    const unsigned set = __ballot_sync(kAllLanes, i < count && flags[i]);
+    const unsigned set = __ballot_sync(kAll, i < count && flags[i]);
     __syncthreads();  // all have read what `part` held
     if (lane == 0) part[warp] = __popc(set);
     __syncthreads();

@@ -2,13 +2,13 @@
 #include "select_rows.h"
 
 #include "../kernels.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
 
 constexpr int kThreads = 256;  // rows a block
 constexpr int kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
 
 __device__ bool kept(const bool* excluded, const bool* valid, int64_t rows) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;

@@ -4,6 +4,7 @@
 #include "../kernels.h"
 #include "keys.h"
 #include "launch.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
@@ -62,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) nearest_three(Rows points, Rows cent
   }
   for (int step = 1; step < kLanes; step *= 2) {
     Key other[3];
-    for (int i = 0; i < 3; ++i) other[i] = __shfl_xor_sync(kEveryLane, nearest.key[i], step);
+    for (int i = 0; i < 3; ++i) other[i] = __shfl_xor_sync(kAll, nearest.key[i], step);
     for (const Key key : other) nearest.insert(key);
   }
   if (!inside || lane > 0) return;

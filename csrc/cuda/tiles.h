@@ -1,104 +1,148 @@
-// Products of bfloat16 rows in tiles of 128 queries × 256 keys, handed to an epilogue while still in registers.
+// Products of unit rows in tiles of 128 queries × 256 keys, handed to an epilogue while still in registers.
 //
 // 8 warps, 2 × 4, of 64 × 64 products each: 128 registers of sums a thread, and the fewest bytes from shared memory
-// and from the second-level cache per product that registers allow. Pieces of 64 columns pass through a ring of
-// stages filled by asynchronous copies, on across the tiles: the next tile's first pieces arrive during the epilogue.
-// 16-byte chunks of a row lie permuted (chunk ^ row % 8), so that neither copies nor loads of matrices meet in a bank.
+// and from the second-level cache per product that registers allow. Pieces of 128 bytes of the rows pass through a
+// ring of stages filled by asynchronous copies, on across the tiles: the next tile's first pieces arrive during the
+// epilogue. 16-byte chunks of a row lie permuted (chunk ^ row % 8), so that neither copies nor loads of matrices meet
+// in a bank.
 #pragma once
 
 #include "copy.h"
 #include "mma.h"
+#include "unit_rows.h"
 
 namespace cfr::cuda {
 
 constexpr int kTileQueries = 128;
 constexpr int kTileKeys = 256;
-constexpr int kTileDepth = 64;
 constexpr int kTileThreads = 256;
-constexpr int kRowBytes = kTileDepth * 2;
-constexpr int kStageBytes = (kTileQueries + kTileKeys) * kRowBytes;
+constexpr int kStageBytes = (kTileQueries + kTileKeys) * kPieceBytes;
 constexpr int kRowsPerCopy = kTileThreads / 8;  // rows that all threads together copy at a time
 
-using TileSums = float[4][8][4];  // [16 rows][8 columns][fragment] of a warp's 64 × 64
+// A thread's share of a tile: kRows queries × kCols keys, of which row() and col() say where they lie in the tile.
+struct TileSums {
+  static constexpr int kRows = 8, kCols = 16;
+  float part[4][8][4] = {};  // [16 rows][8 columns][fragment] of a warp's 64 × 64
 
-// The place in the tile of sum[i][j][e] in this thread.
-__device__ inline int tile_row(int i, int e) {
-  return threadIdx.x / 128 * 64 + i * 16 + threadIdx.x % 32 / 4 + e / 2 * 8;
-}
-__device__ inline int tile_col(int j, int e) {
-  return threadIdx.x / 32 % 4 * 64 + j * 8 + threadIdx.x % 4 * 2 + e % 2;
-}
+  __device__ float& at(int r, int c) { return part[r / 2][c / 2][r % 2 * 2 + c % 2]; }
+  __device__ static int row(int r) { return threadIdx.x / 128 * 64 + threadIdx.x % 32 / 4 + r * 8; }
+  __device__ static int col(int c) {
+    return threadIdx.x / 32 % 4 * 64 + c / 2 * 8 + threadIdx.x % 4 * 2 + c % 2;
+  }
+};
 
+template <class Element>
 __device__ __forceinline__ void multiply_stage(const unsigned char* stage, TileSums& sum) {
   const int lane = threadIdx.x % 32;
-  const unsigned char* a_row = stage + (threadIdx.x / 128 * 64 + lane % 16) * kRowBytes;
+  const unsigned char* a_row = stage + (threadIdx.x / 128 * 64 + lane % 16) * kPieceBytes;
   const int b_place = threadIdx.x / 32 % 4 * 64 + lane / 16 * 8 + lane % 8;
-  const unsigned char* b_row = stage + (kTileQueries + b_place) * kRowBytes;
+  const unsigned char* b_row = stage + (kTileQueries + b_place) * kPieceBytes;
   CFR_UNROLL
-  for (int k = 0; k < kTileDepth / 16; ++k) {
+  for (int k = 0; k < kPieceBytes / 32; ++k) {
     const int a_chunk = (2 * k + lane / 16) ^ (lane % 8), b_chunk = (2 * k + lane / 8 % 2) ^ (lane % 8);
     uint32_t a[4][4];
     CFR_UNROLL
-    for (int i = 0; i < 4; ++i) load_matrices(a[i], a_row + i * 16 * kRowBytes + a_chunk * 16);
+    for (int i = 0; i < 4; ++i) load_matrices(a[i], a_row + i * 16 * kPieceBytes + a_chunk * 16);
     CFR_UNROLL
     for (int j = 0; j < 4; ++j) {
       uint32_t b[4];
-      load_matrices(b, b_row + j * 16 * kRowBytes + b_chunk * 16);
+      load_matrices(b, b_row + j * 16 * kPieceBytes + b_chunk * 16);
       CFR_UNROLL
       for (int i = 0; i < 4; ++i) {
-        multiply_add(sum[i][2 * j], a[i], b[0], b[1]);
-        multiply_add(sum[i][2 * j + 1], a[i], b[2], b[3]);
+        Element::multiply_add(sum.part[i][2 * j], a[i], b[0], b[1]);
+        Element::multiply_add(sum.part[i][2 * j + 1], a[i], b[2], b[3]);
       }
     }
   }
 }
 
-// Key tiles first … last − 1 against one tile of queries; epilogue(tile, sums) returns, the same to all threads,
-// whether to go on. `row_at(place)` is the row of `query` at a place of the tile.
-// Both matrices reach to full tiles and are `cols` wide. `stages` holds kStages · kStageBytes.
-template <int kStages, class RowAt, class Epilogue>
-__device__ __forceinline__ void walk_tiles(const uint16_t* query, const RowAt& row_at, const uint16_t* keys,
-                                           int cols, int first, int last, unsigned char* stages,
-                                           Epilogue& epilogue) {
-  const int place = threadIdx.x / 8, chunk = threadIdx.x % 8;
-  unsigned char* const target = stages + place * kRowBytes + (chunk ^ place % 8) * 16;
-  const int pieces = cols / kTileDepth;
-  int next_tile = first, next_piece = 0, next_stage = 0;
-  const auto load = [&] {
-    if (next_tile < last) {
-      unsigned char* const to = target + next_stage * kStageBytes;
-      const int col = next_piece * kTileDepth + chunk * 8;
-      CFR_UNROLL
-      for (int j = 0; j < kTileQueries / kRowsPerCopy; ++j)
-        copy16(to + j * kRowsPerCopy * kRowBytes, query + int64_t(row_at(place + j * kRowsPerCopy)) * cols + col);
-      const uint16_t* from = keys + static_cast<int64_t>(next_tile * kTileKeys + place) * cols + col;
-      CFR_UNROLL
-      for (int j = 0; j < kTileKeys / kRowsPerCopy; ++j)
-        copy16(to + (kTileQueries + j * kRowsPerCopy) * kRowBytes, from + j * kRowsPerCopy * cols);
-      if (++next_piece == pieces) {
-        next_piece = 0;
-        ++next_tile;
-      }
-      if (++next_stage == kStages) next_stage = 0;
-    }
-    commit_copies();
-  };
-  for (int s = 0; s < kStages - 1; ++s) load();
-
-  int stage = 0;
-  for (int tile = first; tile < last; ++tile) {
-    TileSums sum = {};
-    for (int piece = 0; piece < pieces; ++piece) {
-      wait_copies<kStages - 2>();
-      __syncthreads();  // this stage has arrived for all, and all have read the stage that is filled next
-      load();
-      multiply_stage(stages + stage * kStageBytes, sum);
-      if (++stage == kStages) stage = 0;
-    }
-    if (!epilogue(tile, sum)) break;
+// visit(r, place, limit) for the rows r of a thread's sums that hold a product above their query's limit, or NaN.
+template <class Sums, class Visit>
+__device__ __forceinline__ void visit_rows(Sums& sum, const float* limits, const Visit& visit) {
+  CFR_UNROLL
+  for (int r = 0; r < Sums::kRows; ++r) {
+    const int place = Sums::row(r);
+    const float limit = limits[place];
+    bool any = false;
+    CFR_UNROLL
+    for (int c = 0; c < Sums::kCols; ++c) any |= !(sum.at(r, c) <= limit);
+    if (any) visit(r, place, limit);
   }
-  wait_copies<0>();
-  __syncthreads();  // the stages are free again
+}
+
+// visit(product, key) for those products of row r, the keys before `end`. `first` is the tile's first key.
+template <class Sums, class Visit>
+__device__ __forceinline__ void visit_above(Sums& sum, int r, float limit, int first, int end, const Visit& visit) {
+  CFR_UNROLL
+  for (int c = 0; c < Sums::kCols; ++c) {
+    const int key = first + Sums::col(c);
+    if (!(sum.at(r, c) <= limit) && key < end) visit(sum.at(r, c), key);
+  }
+}
+
+// A way of multiplying tiles of Element rows, which pass through kStages stages.
+template <class Element_, int kStages>
+struct MmaTiles {
+  using Element = Element_;
+  using Sums = TileSums;
+  static constexpr int kSharedBytes = kStages * kStageBytes;  // of `stages`
+
+  // Key tiles first … last − 1 against one tile of queries; epilogue(tile, sums) returns, the same to all threads,
+  // whether to go on. `row_at(place)` is the row of `query` at a place of the tile.
+  // Both matrices reach to full tiles and have rows of equal length.
+  template <class RowAt, class Epilogue>
+  __device__ static __forceinline__ void walk(const UnitRows& query, const RowAt& row_at, const UnitRows& keys,
+                                              int first, int last, unsigned char* stages, Epilogue& epilogue) {
+    const int place = threadIdx.x / 8, chunk = threadIdx.x % 8;
+    unsigned char* const target = stages + place * kPieceBytes + (chunk ^ place % 8) * 16;
+    const int row_bytes = static_cast<int>(query.row_bytes), pieces = row_bytes / kPieceBytes;
+    int next_tile = first, next_piece = 0, next_stage = 0;
+    const auto load = [&] {
+      if (next_tile < last) {
+        unsigned char* const to = target + next_stage * kStageBytes;
+        const int at = next_piece * kPieceBytes + chunk * 16;
+        CFR_UNROLL
+        for (int j = 0; j < kTileQueries / kRowsPerCopy; ++j)
+          copy16(to + j * kRowsPerCopy * kPieceBytes,
+                 query.data + int64_t(row_at(place + j * kRowsPerCopy)) * row_bytes + at);
+        const unsigned char* from = keys.data + int64_t(next_tile * kTileKeys + place) * row_bytes + at;
+        CFR_UNROLL
+        for (int j = 0; j < kTileKeys / kRowsPerCopy; ++j)
+          copy16(to + (kTileQueries + j * kRowsPerCopy) * kPieceBytes, from + j * kRowsPerCopy * row_bytes);
+        if (++next_piece == pieces) {
+          next_piece = 0;
+          ++next_tile;
+        }
+        if (++next_stage == kStages) next_stage = 0;
+      }
+      commit_copies();
+    };
+    for (int s = 0; s < kStages - 1; ++s) load();
+
+    int stage = 0;
+    for (int tile = first; tile < last; ++tile) {
+      Sums sum;
+      for (int piece = 0; piece < pieces; ++piece) {
+        wait_copies<kStages - 2>();
+        __syncthreads();  // this stage has arrived for all, and all have read the stage that is filled next
+        load();
+        multiply_stage<Element>(stages + stage * kStageBytes, sum);
+        if (++stage == kStages) stage = 0;
+      }
+      if (!epilogue(tile, sum)) break;
+    }
+    wait_copies<0>();
+    __syncthreads();  // the stages are free again
+  }
+};
+
+// call(MmaTiles<Element, stages>{}); wide elements, the seldom choice, have three stages at most: fewer kernels.
+template <class Element, class Call>
+void with_tiles(int stages, const Call& call) {
+  if constexpr (sizeof(typename Element::Bits) == 2)
+    if (stages == 4) return call(MmaTiles<Element, 4>{});
+  if (stages >= 3) return call(MmaTiles<Element, 3>{});
+  call(MmaTiles<Element, 2>{});
 }
 
 // What a launch can use of this device.
@@ -113,25 +157,5 @@ struct TileDevice {
     while (stages > 2 && stages * int64_t(kStageBytes) + shared > bytes) --stages;
   }
 };
-
-// Scratch memory in pieces of 256-byte alignment; from a null base it only counts.
-class Carver {
- public:
-  explicit Carver(void* base) : base_(static_cast<unsigned char*>(base)) {}
-  template <class T>
-  T* take(int64_t count) {
-    unsigned char* at = base_ ? base_ + used_ : nullptr;
-    used_ += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
-    return reinterpret_cast<T*>(at);
-  }
-  int64_t used() const { return used_; }
-
- private:
-  unsigned char* base_;
-  int64_t used_ = 0;
-};
-
-inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-inline int64_t padded_cols(int64_t cols) { return cols > 0 ? round_up(cols, kTileDepth) : kTileDepth; }
 
 }  // namespace cfr::cuda

@@ -7,13 +7,13 @@
 #include "launch.h"
 #include "listed.h"
 #include "vectors.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
 
 constexpr int kWarps = 4;   // queries a block
 constexpr int kAtOnce = 4;  // dot products under way together, for more loads in flight; divides 32
-constexpr unsigned kAll = 0xffffffffu;
 
 struct Aligned {
   bool query, keys, values, out;
@@ -38,8 +38,8 @@ __device__ inline float own_product(const Rows& query, const Rows& keys, const A
       for (int i = 0; i < kAtOnce; ++i) sum[i] = dot4(x, read4(keys, aligned.keys, rows[i], col), sum[i]);
     }
     for (int i = 0; i < kAtOnce; ++i) {
-      for (int step = 16; step > 0; step /= 2) sum[i] += __shfl_xor_sync(kAll, sum[i], step);
-      if (lane == first + i) own = sum[i];
+      const float product = warp_sum(sum[i]);
+      if (lane == first + i) own = product;
     }
   }
   return own;
@@ -91,8 +91,7 @@ __global__ void __launch_bounds__(32 * kWarps)
       highest = other > highest ? other : highest;
     }
     float weight = lane < count ? expf(logit - highest) : 0.0f;
-    float added = weight;
-    for (int step = 16; step > 0; step /= 2) added += __shfl_xor_sync(kAll, added, step);
+    const float added = warp_sum(weight);
     float correction = expf(before - highest);
     total = total * correction + added;
     if (first + count == k) {  // nothing follows: divide what is added and what is there

@@ -1,6 +1,7 @@
-// Top-k cosine without the N × M matrix: bfloat16 products on the tensor cores choose candidates, float32 decides.
+// Top-k cosine without the N × M matrix: bfloat16 or TF32 products on the tensor cores choose candidates, float32
+// decides.
 //
-//   unit_rows   both matrices as bfloat16 unit rows with their rounding errors
+//   unit_rows   both matrices as rounded unit rows with their rounding errors
 //   choose      tiles of products; per query, the highest `keep` by product, and a bound on all that was dropped
 //   rerank      the candidates' float32 cosines, best first; a query whose k-th best does not lie above the bound of
 //               what was dropped by more than the error of the products is put on a list
@@ -65,36 +66,24 @@ struct Choose {
   float* threshold;
   const float* error;
 
-  __device__ __forceinline__ bool operator()(int tile, TileSums& sum) {
+  template <class Sums>
+  __device__ __forceinline__ bool operator()(int tile, Sums& sum) {
     const int first = tile * kTileKeys, end = static_cast<int>(task.key_rows.rows);
     for (;;) {
       bool taken = false, left = false;
-      CFR_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        CFR_UNROLL
-        for (int half = 0; half < 4; half += 2) {
-          const int row = tile_row(i, half);
-          const float limit = threshold[row];
-          bool any = false;
-          CFR_UNROLL
-          for (int j = 0; j < 8; ++j) any |= !(sum[i][j][half] <= limit) || !(sum[i][j][half + 1] <= limit);
-          if (!any || limit == INFINITY) continue;
-          CFR_UNROLL
-          for (int item = 0; item < 16; ++item) {
-            float& value = sum[i][item / 2][half + item % 2];
-            const int key = first + tile_col(item / 2, item);
-            if (value <= limit || key >= end) continue;
-            const int slot = atomicAdd(&count[row], 1);
-            if (slot < kCapacity) {
-              buffer[row * kCapacity + slot] = rank_of(value, key);
-              value = -INFINITY;  // taken
-              taken = true;
-            } else {
-              left = true;
-            }
+      visit_rows(sum, threshold, [&](int r, int row, float limit) {
+        if (limit == INFINITY) return;
+        visit_above(sum, r, limit, first, end, [&](float& value, int key) {
+          const int slot = atomicAdd(&count[row], 1);
+          if (slot < kCapacity) {
+            buffer[row * kCapacity + slot] = rank_of(value, key);
+            value = -INFINITY;  // taken
+            taken = true;
+          } else {
+            left = true;
           }
-        }
-      }
+        });
+      });
       if (!__syncthreads_or(taken || left)) return true;
       const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
       constexpr int kShare = kTileQueries / kWarps;
@@ -113,7 +102,7 @@ struct Choose {
   }
 };
 
-template <int kStages, int kEach>
+template <class Tiles, int kEach>
 __global__ void __launch_bounds__(kTileThreads, 1) choose(Search task) {
   __shared__ int count[kTileQueries];
   __shared__ float threshold[kTileQueries], error[kTileQueries];
@@ -133,8 +122,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) choose(Search task) {
     const auto row_at = [first_row](int place) { return first_row + place; };
     Choose<kEach> epilogue{task, buffer, count, threshold, error};
     const auto start = [&](int64_t at) { return static_cast<int>(task.key_tiles * at / task.splits); };
-    walk_tiles<kStages>(task.query.data, row_at, task.keys.data, static_cast<int>(task.query.cols), start(split),
-                        start(split + 1), stages, epilogue);
+    Tiles::walk(task.query, row_at, task.keys, start(split), start(split + 1), stages, epilogue);
     for (int row = threadIdx.x / 32; row < kTileQueries && row < left; row += kWarps) {
       const int64_t list = static_cast<int64_t>(item) * kTileQueries + row;
       const float rises = cut_buffer<kEach>(buffer + row * kCapacity, min(count[row], kCapacity), task.k,
@@ -196,7 +184,7 @@ struct Plan {
   int blocks, exact_blocks, stages;
   int64_t scratch;
 
-  Plan(const Rows& query, const Rows& keys, int64_t k, int device, void* base) {
+  Plan(const Rows& query, const Rows& keys, int64_t k, Precision precision, int device, void* base) {
     const TileDevice tiles(device, 3 * kTileQueries * 4);
     stages = tiles.stages;
     exact_blocks = 2 * tiles.processors;
@@ -222,15 +210,8 @@ struct Plan {
     Carver carver(base);
     int* counters = carver.take<int>(2);
     search.open_count = counters;
-    const auto unit = [&](const Rows& rows, int64_t padded, UnitRows& out) {
-      out.cols = padded_cols(rows.cols);
-      out.data = carver.take<uint16_t>(padded * out.cols);
-      out.scale = carver.take<float>(rows.rows);
-      out.residual = carver.take<float>(rows.rows);
-      out.worst = nullptr;
-    };
-    unit(query, int64_t(search.query_tiles) * kTileQueries, search.query);
-    unit(keys, int64_t(search.key_tiles) * kTileKeys, search.keys);
+    search.query = carve_unit_rows(carver, precision, query, kTileQueries);
+    search.keys = carve_unit_rows(carver, precision, keys, kTileKeys);
     search.keys.worst = reinterpret_cast<unsigned*>(counters + 1);
     search.open = carver.take<int>(query.rows);
     search.buffers = carver.take<uint64_t>(int64_t(blocks) * kTileQueries * 2 * search.keep);
@@ -241,44 +222,43 @@ struct Plan {
   }
 };
 
-template <int kStages, int kEach>
+template <class Tiles, int kEach>
 void launch_choose(const Plan& plan, cudaStream_t stream) {
-  const int bytes = kStages * kStageBytes;
-  check(cudaFuncSetAttribute(choose<kStages, kEach>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+  const auto kernel = choose<Tiles, kEach>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles::kSharedBytes),
         "topk_cosine: shared memory");
-  CFR_LAUNCH((choose<kStages, kEach>), plan.blocks, kTileThreads, bytes, stream, plan.search);
+  CFR_LAUNCH(kernel, plan.blocks, kTileThreads, Tiles::kSharedBytes, stream, plan.search);
   check(cudaGetLastError(), "topk_cosine: choose");
 }
 
-template <int kEach>
+template <class Tiles>
 void launch_choose(const Plan& plan, cudaStream_t stream) {
-  if (plan.stages == 4)
-    launch_choose<4, kEach>(plan, stream);
-  else if (plan.stages == 3)
-    launch_choose<3, kEach>(plan, stream);
+  if (plan.search.keep == 32)
+    launch_choose<Tiles, 2>(plan, stream);
   else
-    launch_choose<2, kEach>(plan, stream);
+    launch_choose<Tiles, 4>(plan, stream);
 }
 
 }  // namespace
 
-int64_t topk_cosine_scratch(const Rows& query, const Rows& keys, int64_t k, int device) {
-  return Plan(query, keys, k, device, nullptr).scratch;
+int64_t topk_cosine_scratch(const Rows& query, const Rows& keys, int64_t k, Precision precision, int device) {
+  return Plan(query, keys, k, precision, device, nullptr).scratch;
 }
 
-void topk_cosine(const Rows& query, const Rows& keys, int64_t k, void* scratch, float* similarity, int64_t* index,
-                 int device, void* stream) {
+void topk_cosine(const Rows& query, const Rows& keys, int64_t k, Precision precision, void* scratch,
+                 float* similarity, int64_t* index, int device, void* stream) {
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
-  const Plan plan(query, keys, k, device, scratch);
+  const Plan plan(query, keys, k, precision, device, scratch);
   const Search& search = plan.search;
   check(cudaMemsetAsync(search.open_count, 0, 2 * sizeof(int), on), "topk_cosine: counters");
-  unit_rows(query, search.query, int64_t(search.query_tiles) * kTileQueries, on);
-  unit_rows(keys, search.keys, int64_t(search.key_tiles) * kTileKeys, on);
-  if (search.keep == 32)
-    launch_choose<2>(plan, on);
+  unit_rows(query, search.query, on);
+  unit_rows(keys, search.keys, on);
+  const auto choose_in = [&](auto tiles) { launch_choose<decltype(tiles)>(plan, on); };
+  if (precision == Precision::tf32)
+    with_tiles<Tf32>(plan.stages, choose_in);
   else
-    launch_choose<4>(plan, on);
+    with_tiles<Bfloat16>(plan.stages, choose_in);
   const bool wide = starts_wide(query) && starts_wide(keys);
   CFR_LAUNCH(rerank, blocks_for(query.rows, kWarps), kTileThreads, 0, on, search, wide, similarity, index);
   check(cudaGetLastError(), "topk_cosine: rerank");

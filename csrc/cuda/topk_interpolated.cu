@@ -1,10 +1,10 @@
 // Top-k cosine of pixels in token space: products of all tokens with a block of keys go to a bounded scratch, which
 // stays in the last-level cache; a warp a pixel combines them and keeps the k best. The pixel's own norm does not
-// change the order. Keys are visited in ascending order, so ties go to the lower index.
+// change the order.
 #include "fma_tile.h"
 #include "listed.h"
 #include "norms.h"
-#include "topk_list.h"
+#include "ranks.h"
 
 namespace cfr::cuda {
 namespace {
@@ -58,8 +58,8 @@ __global__ void __launch_bounds__(32 * kWarps)
     if (listed) index[row * k + lane] = 0;
     return;
   }
-  float value = listed && begin > 0 ? best[row * k + lane] : -INFINITY;
-  int place = listed && begin > 0 ? static_cast<int>(index[row * k + lane]) : 0;
+  uint64_t rank = kNothing;
+  if (listed && begin > 0) rank = rank_of(best[row * k + lane], static_cast<int>(index[row * k + lane]));
   const int64_t pixel = listed_row(list, row);
   const int64_t entry = all.offset[pixel], end = all.offset[pixel + 1];
   for (int64_t first = 0; first < count; first += 32 * kSteps) {
@@ -70,17 +70,19 @@ __global__ void __launch_bounds__(32 * kWarps)
       for (int step = 0; step < kSteps; ++step)
         if (first + 32 * step + lane < count) candidate[step] = fmaf(from[32 * step], factor, candidate[step]);
     }
-    const float last = __shfl_sync(kAllLanes, value, k - 1);
-    bool open = false;
-    for (int step = 0; step < kSteps; ++step) open = open || above(candidate[step], last);
-    if (!__any_sync(kAllLanes, open)) continue;  // seldom passed once the list is full of good keys
-    for (int step = 0; step < kSteps; ++step)
-      offer(candidate[step], first + 32 * step + lane < count, static_cast<int>(begin + first) + 32 * step, k, value,
-            place);
+    const uint64_t worst = __shfl_sync(kAll, rank, k - 1);
+    const float last = value_of(worst);
+    bool open = worst == kNothing;
+    for (int step = 0; step < kSteps; ++step) open = open || !(candidate[step] <= last);
+    if (!__any_sync(kAll, open)) continue;  // seldom passed once the list is full of good keys
+    for (int step = 0; step < kSteps; ++step) {
+      const int64_t key = first + 32 * step + lane;
+      offer(key < count ? rank_of(candidate[step], static_cast<int>(begin + key)) : kNothing, k, rank);
+    }
   }
   if (listed) {
-    best[row * k + lane] = value;
-    index[row * k + lane] = place;
+    best[row * k + lane] = value_of(rank);
+    index[row * k + lane] = index_of(rank);
   }
 }
 

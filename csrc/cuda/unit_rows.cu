@@ -1,27 +1,25 @@
-// Norms, bfloat16 unit rows and their rounding errors, one warp a row.
+// Norms, unit rows and their rounding errors, one warp a row.
 #include "unit_rows.h"
 
 #include "mma.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
 
-__device__ double warp_sum(double value) {
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(kAll, value, step);
-  return value;
-}
-
-__global__ void round_rows(Rows matrix, UnitRows out, int64_t padded) {
+template <class Element>
+__global__ void round_rows(Rows matrix, UnitRows out) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  if (row >= padded) return;
-  uint16_t* unit = out.data + row * out.cols;
+  if (row >= out.padded) return;
+  using Bits = typename Element::Bits;
+  Bits* unit = reinterpret_cast<Bits*>(out.data + row * out.row_bytes);
+  const int64_t cols = out.row_bytes / sizeof(Bits);
   if (row >= matrix.rows) {
-    for (int64_t col = lane; col < out.cols; col += 32) unit[col] = 0;
+    for (int64_t col = lane; col < cols; col += 32) unit[col] = 0;
     return;
   }
   const float* x = matrix.data + row * matrix.stride;
@@ -29,11 +27,11 @@ __global__ void round_rows(Rows matrix, UnitRows out, int64_t padded) {
   for (int64_t col = lane; col < matrix.cols; col += 32) square += double(x[col]) * x[col];
   const float scale = static_cast<float>(1.0 / fmax(sqrt(warp_sum(square)), 1e-12));
   double rest = 0;
-  for (int64_t col = lane; col < out.cols; col += 32) {
+  for (int64_t col = lane; col < cols; col += 32) {
     const float value = col < matrix.cols ? x[col] * scale : 0.0f;
-    const uint16_t rounded = to_bfloat16(value);
+    const Bits rounded = Element::round(value);
     unit[col] = rounded;
-    const double error = double(value) - double(from_bfloat16(rounded));
+    const double error = double(value) - double(Element::value(rounded));
     rest += error * error;
   }
   rest = warp_sum(rest);
@@ -46,9 +44,13 @@ __global__ void round_rows(Rows matrix, UnitRows out, int64_t padded) {
 
 }  // namespace
 
-void unit_rows(const Rows& matrix, const UnitRows& out, int64_t padded, cudaStream_t stream) {
-  if (padded == 0) return;
-  CFR_LAUNCH(round_rows, blocks_for(padded, kWarps), kThreads, 0, stream, matrix, out, padded);
+void unit_rows(const Rows& matrix, const UnitRows& out, cudaStream_t stream) {
+  if (out.padded == 0) return;
+  const unsigned blocks = blocks_for(out.padded, kWarps);
+  if (out.precision == Precision::tf32)
+    CFR_LAUNCH(round_rows<Tf32>, blocks, kThreads, 0, stream, matrix, out);
+  else
+    CFR_LAUNCH(round_rows<Bfloat16>, blocks, kThreads, 0, stream, matrix, out);
   check(cudaGetLastError(), "unit rows");
 }
 

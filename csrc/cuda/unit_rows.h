@@ -1,29 +1,48 @@
-// Unit rows in bfloat16 for the tensor cores, and how far a cosine from them may lie from the float32 one.
+// Unit rows in bfloat16 or TF32 for the tensor cores, and how far a cosine from them may lie from the float32 one.
 //
-// With u = û + δ (float32 unit row, its bfloat16 rounding, the rest): u·v − û·v̂ = δ_u·v̂ + u·δ_v, so by
+// With u = û + δ (float32 unit row, its rounding, the rest): u·v − û·v̂ = δ_u·v̂ + u·δ_v, so by
 // Cauchy–Schwarz
-//   |u·v − û·v̂| ≤ ‖δ_u‖ ‖v̂‖ + ‖u‖ ‖δ_v‖ ≤ (1 + 2^-7) (‖δ_u‖ + ‖δ_v‖).
+//   |u·v − û·v̂| ≤ ‖δ_u‖ ‖v̂‖ + ‖u‖ ‖δ_v‖ ≤ (1 + 2^-7) (‖δ_u‖ + ‖δ_v‖),
+// as rounding to bfloat16 changes a number by at most 2^-8 of it; to TF32 by an eighth of that, and ‖δ‖ falls with it.
 // Rounding of the sums comes on top. Σ|u v| ≤ 1 + 2^-7, so a chain of D fused multiply-adds errs by at most D 2^-24
-// of that. The tensor cores multiply exactly and add with at least 23 bits behind the largest term, cut off instead of
-// rounded: at most 2^-23 for every product and for every addition to the sum, of which there is one per 8 products
-// at most. Both together stay below 1.7 (D + 16) 2^-23; 3 (D + 16) 2^-23 leaves room.
+// of that. The tensor cores multiply exactly (8 by 8 bits, or 11 by 11) and add with at least 23 bits behind the
+// largest term, cut off instead of rounded: at most 2^-23 for every product and for every addition to the sum, of
+// which there is one per 4 products at most. Both together stay below 1.8 (D + 16) 2^-23; 3 (D + 16) 2^-23 leaves room.
 #pragma once
 
 #include "../kernels.h"
+#include "carver.h"
 #include "launch.h"
 
 namespace cfr::cuda {
 
+constexpr int kPieceBytes = 128;  // tiles take rows piece by piece
+
 struct UnitRows {
-  uint16_t* data;        // [padded rows, cols], zeros outside the matrix
-  int64_t cols;          // a multiple of the tile's depth
-  float* scale;          // [rows]: 1 / max(‖x‖, 1e-12)
-  float* residual;       // [rows]: ‖δ‖, rounded up; NaN for a row that is not finite
-  unsigned* worst;       // bits of the largest finite residual; 0 before unit_rows, or null
+  Precision precision;
+  unsigned char* data;  // [padded, row_bytes], zeros outside the matrix
+  int64_t padded;       // rows
+  int64_t row_bytes;    // a multiple of kPieceBytes
+  float* scale;         // [rows]: 1 / max(‖x‖, 1e-12)
+  float* residual;      // [rows]: ‖δ‖, rounded up; NaN for a row that is not finite
+  unsigned* worst;      // bits of the largest finite residual; 0 before unit_rows, or null
 };
 
-// Fills `out` from `matrix`, with rows up to `padded`.
-void unit_rows(const Rows& matrix, const UnitRows& out, int64_t padded, cudaStream_t stream);
+// Memory for the unit rows of `matrix`, whose number is rounded up to full tiles of `tile` rows.
+inline UnitRows carve_unit_rows(Carver& carver, Precision precision, const Rows& matrix, int64_t tile) {
+  UnitRows out = {};
+  out.precision = precision;
+  out.padded = round_up(matrix.rows, tile);
+  const int64_t width = precision == Precision::tf32 ? 4 : 2;
+  out.row_bytes = matrix.cols > 0 ? round_up(matrix.cols * width, kPieceBytes) : kPieceBytes;
+  out.data = carver.take<unsigned char>(out.padded * out.row_bytes);
+  out.scale = carver.take<float>(matrix.rows);
+  out.residual = carver.take<float>(matrix.rows);
+  return out;
+}
+
+// Fills `out` from `matrix`.
+void unit_rows(const Rows& matrix, const UnitRows& out, cudaStream_t stream);
 
 // Bound on |float32 cosine − tensor-core cosine| for two rows of these residuals.
 __device__ inline float cosine_error(float one, float other, int64_t cols) {
