@@ -104,7 +104,7 @@ def topk_cosine(bench: Bench) -> Race:
 
 
 def topk_precisions(bench: Bench) -> Race:
-    """Smooth rows: many keys are nearly equal, and what products cannot tell apart is searched exhaustively."""
+    """Smooth rows: many keys are nearly equal, and what products cannot tell apart is searched one by one."""
     from cfr_fast.benchmark.kernels import pixel_features
 
     n, m, k = bench.size(50_176, 200), bench.size(20_070, 90), 3
