@@ -94,13 +94,16 @@ def in_threads(do: Callable[[Workers], object]) -> list[object]:
 
 def test_one_that_fails_ends_the_run_and_another_completes_it(tmp_path: Path, alone: Path) -> None:
     out = tmp_path / "out"
-    others: list[threading.Thread] = []
+    failing: list[threading.Thread] = []
+    begun = threading.Event()
 
     def trouble(sample: object) -> None:
-        if not others:
-            others.append(threading.current_thread())
-        elif others == [threading.current_thread()]:
+        if not failing:
+            failing.append(threading.current_thread())
+        if failing == [threading.current_thread()]:
+            assert begun.wait(30)  # so that the other one has an item to finish
             raise InputError("part.tiff", "an intact file", "a broken one")
+        begun.set()
 
     suite = toy_suite(0.02, trouble)
     error, nothing = in_threads(lambda worker: run_suite(suite, out, worker))

@@ -52,11 +52,16 @@ def toy_suite(delay: float = 0.0, trouble=None, **options) -> Suite:
     return Suite(**{**given, **options})
 
 
-def die(marker: Path, sample) -> None:
-    """Once, as the system kills a process that takes too much memory."""
-    if os.environ.get("RANK") == "1" and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+def die(out: Path, sample) -> None:
+    """Once, as the system kills a process that takes too much memory; the other one has a result by then."""
+    marker = out.with_name("marker")
+    if os.environ.get("RANK") != "1" or marker.exists():
+        return
+    marker.touch()
+    deadline = time.monotonic() + 60
+    while not list(out.glob("results/*/*/[!.]*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> int:
@@ -67,7 +72,7 @@ def main() -> int:
     parser.add_argument("--silence", type=float, default=workers.SILENCE)
     options = parser.parse_args()
     workers.SILENCE = options.silence
-    trouble = partial(die, options.out.with_name("marker")) if options.trouble else None
+    trouble = partial(die, options.out) if options.trouble else None
     suite = toy_suite(options.delay, trouble)
     try:
         run_suite(suite, options.out, workers.Workers.join())
