@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -27,12 +28,24 @@ class Emulated(_build.Recipe):
     def compile(self, source: Path) -> list[str]:
         if source.suffix != ".cu" and source.name != "ops.cpp":
             return super().compile(source)
-        header = zlib.crc32((HEADERS / "cuda_runtime.h").read_bytes())
+        header = zlib.crc32(b"".join(path.read_bytes() for path in sorted(HEADERS.glob("*.h"))))
         command = [*_build.find_cxx(), *self.flags(), "-O1", "-DCFR_FAST_CUDA", "-DCFR_EMULATION"]
         command += [f"-DCFR_HEADER={header}", "-Wno-unused-function", "-isystem", str(HEADERS)]
         for folder in self.includes():
             command += ["-isystem", folder]
         return [*command, "-x", "c++", "-c", str(source)]
+
+
+def run_probe(text: str, folder: Path) -> list[str]:
+    """What a C++ program that includes headers of csrc/cuda prints, word by word."""
+    source, program = folder / "probe.cpp", folder / "probe"
+    source.write_text(text)
+    includes = [f"-I{HEADERS}", f"-I{_build.find_csrc() / 'cuda'}"]
+    command = [*_build.find_cxx(), "-std=c++17", "-O1", "-DCFR_EMULATION", *includes, str(source)]
+    subprocess.run([*command, "-o", str(program)], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 @cache

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import emulated
-
-from cfr_fast.ops import _build
 
 PROBE = """
 #include "mma.h"
@@ -80,14 +77,84 @@ int main() {
 """
 
 
+TILES = """
+#include "tile_choice.h"
+#include "unit_rows.cu"
+
+#include <cstdio>
+#include <random>
+
+using namespace cfr;
+using namespace cfr::cuda;
+constexpr int kQueries = 200, kKeys = 700, kCols = 150;
+static float left[kQueries][kCols], right[kKeys][kCols];
+static float product[kQueries][kKeys];
+
+// By one block: a walk over all keys, then, for other queries, walks that stop after their first tile.
+template <class Tiles>
+void walk(UnitRows query, UnitRows keys) {
+  unsigned char* const shared = reinterpret_cast<unsigned char*>(emulation::dynamic_memory());
+  Tiles tiles(shared);
+  for (int query_tile = 0; query_tile < 2; ++query_tile) {
+    const auto record = [&](int tile, typename Tiles::Sums& sum) {
+      for (int r = 0; r < Tiles::Sums::kRuns; ++r)
+        for (int c = 0; c < Tiles::Sums::kLength; ++c) {
+          const int row = query_tile * kTileQueries + Tiles::Sums::row(r);
+          const int key = tile * kTileKeys + Tiles::Sums::col(r, c);
+          if (row < kQueries && key < kKeys) product[row][key] += sum.at(r, c);
+        }
+      return query_tile == 0 || tile == 2;
+    };
+    const auto row_at = [&](int place) { return query_tile * kTileQueries + place; };
+    tiles.walk(query, query_tile, row_at, keys, 0, 3, record);
+    if (query_tile == 0) continue;
+    tiles.walk(query, query_tile, row_at, keys, 1, 3, record);
+    tiles.walk(query, query_tile, row_at, keys, 2, 3, record);
+  }
+}
+
+template <class Tiles>
+void examine(Precision precision) {
+  std::vector<char> memory(4 << 20, char(0x7f));
+  Carver carver(reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 255) / 256 * 256));
+  const Rows queries{left[0], kQueries, kCols, kCols}, bank{right[0], kKeys, kCols, kCols};
+  const UnitRows query = carve_unit_rows(carver, precision, queries, kTileQueries, Tiles::kTiled);
+  const UnitRows keys = carve_unit_rows(carver, precision, bank, kTileKeys, Tiles::kTiled);
+  unit_rows(queries, query, nullptr);
+  unit_rows(bank, keys, nullptr);
+  std::memset(product, 0, sizeof product);
+  emulation::launch(dim3(1), dim3(kTileThreads), Tiles::kSharedBytes, [&] { walk<Tiles>(query, keys); });
+  int wrong = 0;
+  for (int row = 0; row < kQueries; ++row)
+    for (int key = 0; key < kKeys; ++key) {
+      const float cosine =
+          exact_cosine(left[row], query.scale[row], right[key], keys.scale[key], kCols, false);
+      const float error = cosine_error(query.residual[row], keys.residual[key], kCols);
+      wrong += !(std::fabs(product[row][key] - cosine) <= error);
+    }
+  std::printf("%d ", wrong);
+}
+
+int main() {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (auto& row : left)
+    for (float& value : row) value = normal(random);
+  for (auto& row : right)
+    for (float& value : row) value = normal(random);
+  examine<MmaTiles<Bfloat16, 3>>(Precision::bf16);
+  examine<MmaTiles<Tf32, 2>>(Precision::tf32);
+  examine<WgmmaTiles>(Precision::bf16);
+}
+"""
+
+
+def test_every_product_of_a_tile_is_near_its_cosine_also_after_an_early_stop(tmp_path: Path) -> None:
+    assert emulated.run_probe(TILES, tmp_path) == ["0", "0", "0"]
+
+
 def test_products_err_by_less_than_their_bound_and_tf32_by_far_less(tmp_path: Path) -> None:
-    source, program = tmp_path / "probe.cpp", tmp_path / "probe"
-    source.write_text(PROBE)
-    folder = _build.find_csrc() / "cuda"
-    command = [*_build.find_cxx(), "-std=c++17", "-DCFR_EMULATION", f"-I{emulated.HEADERS}", f"-I{folder}"]
-    subprocess.run([*command, str(source), "-o", str(program)], check=True)
-    done = subprocess.run([program], capture_output=True, text=True, check=True)
-    bf16, bf16_bound, tf32, tf32_bound, *rounded = map(float, done.stdout.split())
+    bf16, bf16_bound, tf32, tf32_bound, *rounded = map(float, emulated.run_probe(PROBE, tmp_path))
     assert 0 < tf32 < bf16 / 4
     assert 4 * tf32_bound < bf16_bound
     assert rounded == [1.0, 1.0, 1.0 + 2**-9, -0.300048828125]  # to nearest, ties to even

@@ -8,7 +8,7 @@
 #include "../cosine_threshold.h"
 #include "exact_search.h"
 #include "select_rows.h"
-#include "tiles.h"
+#include "tile_choice.h"
 #include "unit_rows.h"
 #include "warp.h"
 
@@ -28,6 +28,7 @@ struct List {
 struct Filter {
   Rows query_rows, bank_rows;
   UnitRows query, bank;
+  UnitRows gathered;  // those of listed queries, in the order of the list, where tiles want unit rows tile by tile
   float bound;  // reliable: a similarity above it, or not a number
   const bool* valid;
   bool* reliable;
@@ -57,6 +58,15 @@ __global__ void gather_open(Filter task, List from, List to) {
   }
 }
 
+__global__ void gather_rows(Filter task, List list) {
+  const int64_t count = *list.count, chunks = task.query.row_bytes / 16;
+  const int64_t step = int64_t(gridDim.x) * kWarps;
+  for (int64_t at = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32; at < count; at += step)
+    for (int64_t chunk = threadIdx.x % 32; chunk < chunks; chunk += 32)
+      *reinterpret_cast<uint4*>(task.gathered.byte(at, chunk * 16)) =
+          *reinterpret_cast<const uint4*>(task.query.byte(list.rows[at], chunk * 16));
+}
+
 // The epilogue of a tile.
 struct Judge {
   const Filter& task;
@@ -70,7 +80,7 @@ struct Judge {
   __device__ __forceinline__ bool operator()(int tile, Sums& sum) {
     const int first = tile * kTileKeys, end = static_cast<int>(task.bank_rows.rows);
     bool found = false;
-    visit_rows(sum, doubt, [&](int r, int place, float limit) {
+    visit_runs(sum, doubt, [&](int r, int place, float limit) {
       if (!open[place]) return;
       bool here = false;
       visit_above(sum, r, sure[place], first, end, [&](float, int) { here = true; });
@@ -102,10 +112,11 @@ struct Judge {
 
 // Listed queries against bank tiles first … last − 1; few queries share them among blocks.
 template <class Tiles>
-__global__ void __launch_bounds__(kTileThreads, 1) compare(Filter task, List list, int first, int last) {
+__global__ void __launch_bounds__(Tiles::kThreads, 1) compare(Filter task, List list, int first, int last) {
   __shared__ int rows[kTileQueries], open[kTileQueries], satisfied[kTileQueries];
   __shared__ float doubt[kTileQueries], sure[kTileQueries];
-  CFR_DYNAMIC_SHARED(unsigned char, stages);
+  CFR_DYNAMIC_SHARED(unsigned char, shared);
+  Tiles products(shared);
   const int count = *list.count, tiles = (count + kTileQueries - 1) / kTileQueries, blocks = gridDim.x;
   const int shares = tiles > 0 && tiles < blocks ? min(blocks / tiles, last - first) : 1;
   const float worst = __uint_as_float(*task.bank.worst);
@@ -127,7 +138,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) compare(Filter task, List lis
     const auto row_at = [](int at) { return rows[at]; };
     const auto start = [&](int64_t at) { return first + static_cast<int>((last - first) * at / shares); };
     Judge epilogue{task, rows, open, satisfied, doubt, sure};
-    Tiles::walk(task.query, row_at, task.bank, start(share), start(share + 1), stages, epilogue);
+    products.walk(Tiles::kTiled ? task.gathered : task.query, tile, row_at, task.bank, start(share), start(share + 1),
+                  epilogue);
   }
 }
 
@@ -163,17 +175,16 @@ struct Plan {
   float* similarity;
   uint64_t* partial;
   int* counters;
-  int query_tiles, bank_tiles, blocks, exact_blocks, stages;
+  TileDevice tiles;
+  int bank_tiles, blocks, exact_blocks;
   int* starts;  // for select_rows
   int64_t scratch;
   static constexpr int kCounters = 4;  // of the lists, and the worst residual
 
-  Plan(const Rows& query, const Rows& bank, int device, void* base) {
-    const TileDevice tiles(device, 5 * kTileQueries * 4);
-    stages = tiles.stages;
+  Plan(const Rows& query, const Rows& bank, int device, void* base)
+      : tiles(device, Precision::bf16, 5 * kTileQueries * 4) {
     blocks = tiles.processors;
     exact_blocks = 2 * tiles.processors;
-    query_tiles = static_cast<int>((query.rows + kTileQueries - 1) / kTileQueries);
     bank_tiles = static_cast<int>((bank.rows + kTileKeys - 1) / kTileKeys);
     filter.query_rows = query;
     filter.bank_rows = bank;
@@ -181,8 +192,10 @@ struct Plan {
 
     Carver carver(base);
     counters = carver.take<int>(kCounters);
-    filter.query = carve_unit_rows(carver, Precision::bf16, query, kTileQueries);
-    filter.bank = carve_unit_rows(carver, Precision::bf16, bank, kTileKeys);
+    filter.query = carve_unit_rows(carver, Precision::bf16, query, kTileQueries, tiles.wgmma);
+    filter.bank = carve_unit_rows(carver, Precision::bf16, bank, kTileKeys, tiles.wgmma);
+    filter.gathered = filter.query;
+    if (tiles.wgmma) filter.gathered.data = carver.take<unsigned char>(filter.query.padded * filter.query.row_bytes);
     filter.bank.worst = reinterpret_cast<unsigned*>(counters + 3);
     filter.reliable = carver.take<bool>(query.rows);
     filter.doubtful_count = carver.take<int>(query.rows);
@@ -199,8 +212,11 @@ struct Plan {
 
 template <class Tiles>
 void launch_compare(const Plan& plan, const List& list, int first, int last, cudaStream_t stream) {
-  check(cudaFuncSetAttribute(compare<Tiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles::kSharedBytes),
-        "confidence_filter: shared memory");
+  if (Tiles::kTiled) {
+    CFR_LAUNCH(gather_rows, 4 * plan.blocks, kTileThreads, 0, stream, plan.filter, list);
+    check(cudaGetLastError(), "confidence_filter: gather rows");
+  }
+  admit<Tiles>(compare<Tiles>, "confidence_filter: shared memory");
   CFR_LAUNCH(compare<Tiles>, plan.blocks, kTileThreads, Tiles::kSharedBytes, stream, plan.filter, list, first, last);
   check(cudaGetLastError(), "confidence_filter: compare");
 }
@@ -220,8 +236,9 @@ void find_reliable(const Plan& plan, cudaStream_t on) {
   for (int first = 0; first < plan.bank_tiles; first += length, length *= 2, ++phase) {
     const List& list = plan.lists[phase % 2];
     const int last = length < plan.bank_tiles - first ? first + length : plan.bank_tiles;
-    with_tiles<Bfloat16>(plan.stages,
-                         [&](auto tiles) { launch_compare<decltype(tiles)>(plan, list, first, last, on); });
+    with_tiles<Bfloat16>(plan.tiles, [&](auto use) {
+      launch_compare<typename decltype(use)::Tiles>(plan, list, first, last, on);
+    });
     gather(list, plan.lists[(phase + 1) % 2]);
   }
   const bool wide = starts_wide(query) && starts_wide(bank);

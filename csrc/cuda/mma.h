@@ -7,11 +7,20 @@
 
 #ifdef CFR_EMULATION
 #define CFR_UNROLL
+#define CFR_OPAQUE(value)
 #else
 #define CFR_UNROLL _Pragma("unroll")
+#define CFR_OPAQUE(value) asm volatile("" : "+r"(value))
 #endif
 
 namespace cfr::cuda {
+
+// The same number, of which the compiler does not know it: what follows from it in a loop is computed each time, not
+// kept in registers over the loop.
+__device__ __forceinline__ int anew(int value) {
+  CFR_OPAQUE(value);
+  return value;
+}
 
 // What the products are made of. Each has its bits, rounded to nearest even (every NaN becomes the one NaN), their
 // value, and multiply_add by a whole warp: sum [16, 8] += a [16, 32 bytes] · b [32 bytes, 8], where lane l holds of

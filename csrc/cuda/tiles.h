@@ -19,14 +19,14 @@ constexpr int kTileThreads = 256;
 constexpr int kStageBytes = (kTileQueries + kTileKeys) * kPieceBytes;
 constexpr int kRowsPerCopy = kTileThreads / 8;  // rows that all threads together copy at a time
 
-// A thread's share of a tile: kRows queries × kCols keys, of which row() and col() say where they lie in the tile.
+// A thread's share of a tile: kRuns runs of kLength products of one query, which lie in the tile at row() and col().
 struct TileSums {
-  static constexpr int kRows = 8, kCols = 16;
+  static constexpr int kRuns = 8, kLength = 16;
   float part[4][8][4] = {};  // [16 rows][8 columns][fragment] of a warp's 64 × 64
 
   __device__ float& at(int r, int c) { return part[r / 2][c / 2][r % 2 * 2 + c % 2]; }
   __device__ static int row(int r) { return threadIdx.x / 128 * 64 + threadIdx.x % 32 / 4 + r * 8; }
-  __device__ static int col(int c) {
+  __device__ static int col(int, int c) {
     return threadIdx.x / 32 % 4 * 64 + c / 2 * 8 + threadIdx.x % 4 * 2 + c % 2;
   }
 };
@@ -56,45 +56,49 @@ __device__ __forceinline__ void multiply_stage(const unsigned char* stage, TileS
   }
 }
 
-// visit(r, place, limit) for the rows r of a thread's sums that hold a product above their query's limit, or NaN.
+// visit(r, place, limit) for the runs r of a thread's sums that hold a product above their query's limit, or NaN.
 template <class Sums, class Visit>
-__device__ __forceinline__ void visit_rows(Sums& sum, const float* limits, const Visit& visit) {
+__device__ __forceinline__ void visit_runs(Sums& sum, const float* limits, const Visit& visit) {
   CFR_UNROLL
-  for (int r = 0; r < Sums::kRows; ++r) {
+  for (int r = 0; r < Sums::kRuns; ++r) {
     const int place = Sums::row(r);
     const float limit = limits[place];
     bool any = false;
     CFR_UNROLL
-    for (int c = 0; c < Sums::kCols; ++c) any |= !(sum.at(r, c) <= limit);
+    for (int c = 0; c < Sums::kLength; ++c) any |= !(sum.at(r, c) <= limit);
     if (any) visit(r, place, limit);
   }
 }
 
-// visit(product, key) for those products of row r, the keys before `end`. `first` is the tile's first key.
+// visit(product, key) for those products of run r, the keys before `end`. `first` is the tile's first key.
 template <class Sums, class Visit>
 __device__ __forceinline__ void visit_above(Sums& sum, int r, float limit, int first, int end, const Visit& visit) {
   CFR_UNROLL
-  for (int c = 0; c < Sums::kCols; ++c) {
-    const int key = first + Sums::col(c);
+  for (int c = 0; c < Sums::kLength; ++c) {
+    const int key = first + Sums::col(r, c);
     if (!(sum.at(r, c) <= limit) && key < end) visit(sum.at(r, c), key);
   }
 }
 
 // A way of multiplying tiles of Element rows, which pass through kStages stages.
-template <class Element_, int kStages>
-struct MmaTiles {
-  using Element = Element_;
+template <class Element, int kStages>
+class MmaTiles {
+ public:
   using Sums = TileSums;
-  static constexpr int kSharedBytes = kStages * kStageBytes;  // of `stages`
+  static constexpr bool kTiled = false;  // unit rows lie one behind the other
+  static constexpr int kThreads = kTileThreads;
+  static constexpr int kSharedBytes = kStages * kStageBytes;
+
+  __device__ explicit MmaTiles(unsigned char* shared) : stages_(shared) {}
 
   // Key tiles first … last − 1 against one tile of queries; epilogue(tile, sums) returns, the same to all threads,
-  // whether to go on. `row_at(place)` is the row of `query` at a place of the tile.
-  // Both matrices reach to full tiles and have rows of equal length.
+  // whether to go on. The tile of queries is number `query_tile` where unit rows lie tile by tile, else its places
+  // hold the rows row_at(place) of `query`. Both matrices reach to full tiles and have rows of equal length.
   template <class RowAt, class Epilogue>
-  __device__ static __forceinline__ void walk(const UnitRows& query, const RowAt& row_at, const UnitRows& keys,
-                                              int first, int last, unsigned char* stages, Epilogue& epilogue) {
+  __device__ __forceinline__ void walk(const UnitRows& query, int, const RowAt& row_at, const UnitRows& keys,
+                                       int first, int last, Epilogue& epilogue) {
     const int place = threadIdx.x / 8, chunk = threadIdx.x % 8;
-    unsigned char* const target = stages + place * kPieceBytes + (chunk ^ place % 8) * 16;
+    unsigned char* const target = stages_ + place * kPieceBytes + (chunk ^ place % 8) * 16;
     const int row_bytes = static_cast<int>(query.row_bytes), pieces = row_bytes / kPieceBytes;
     int next_tile = first, next_piece = 0, next_stage = 0;
     const auto load = [&] {
@@ -126,7 +130,7 @@ struct MmaTiles {
         wait_copies<kStages - 2>();
         __syncthreads();  // this stage has arrived for all, and all have read the stage that is filled next
         load();
-        multiply_stage<Element>(stages + stage * kStageBytes, sum);
+        multiply_stage<Element>(stages_ + stage * kStageBytes, sum);
         if (++stage == kStages) stage = 0;
       }
       if (!epilogue(tile, sum)) break;
@@ -134,28 +138,9 @@ struct MmaTiles {
     wait_copies<0>();
     __syncthreads();  // the stages are free again
   }
-};
 
-// call(MmaTiles<Element, stages>{}); wide elements, the seldom choice, have three stages at most: fewer kernels.
-template <class Element, class Call>
-void with_tiles(int stages, const Call& call) {
-  if constexpr (sizeof(typename Element::Bits) == 2)
-    if (stages == 4) return call(MmaTiles<Element, 4>{});
-  if (stages >= 3) return call(MmaTiles<Element, 3>{});
-  call(MmaTiles<Element, 2>{});
-}
-
-// What a launch can use of this device.
-struct TileDevice {
-  int processors;
-  int stages;  // 2 to 4, as shared memory allows; `shared` more bytes are the kernel's own
-  explicit TileDevice(int device, int64_t shared) {
-    int bytes = 0;
-    check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "number of processors");
-    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory");
-    stages = 4;
-    while (stages > 2 && stages * int64_t(kStageBytes) + shared > bytes) --stages;
-  }
+ private:
+  unsigned char* stages_;
 };
 
 }  // namespace cfr::cuda

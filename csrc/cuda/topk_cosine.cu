@@ -11,7 +11,7 @@
 // means not above a threshold that only rises, and every answer is that of the exhaustive float32 search.
 #include "exact_search.h"
 #include "ranks.h"
-#include "tiles.h"
+#include "tile_choice.h"
 #include "unit_rows.h"
 
 namespace cfr::cuda {
@@ -68,10 +68,11 @@ struct Choose {
 
   template <class Sums>
   __device__ __forceinline__ bool operator()(int tile, Sums& sum) {
-    const int first = tile * kTileKeys, end = static_cast<int>(task.key_rows.rows);
+    const int end = static_cast<int>(task.key_rows.rows);
     for (;;) {
+      const int first = anew(tile * kTileKeys);
       bool taken = false, left = false;
-      visit_rows(sum, threshold, [&](int r, int row, float limit) {
+      visit_runs(sum, threshold, [&](int r, int row, float limit) {
         if (limit == INFINITY) return;
         visit_above(sum, r, limit, first, end, [&](float& value, int key) {
           const int slot = atomicAdd(&count[row], 1);
@@ -103,15 +104,16 @@ struct Choose {
 };
 
 template <class Tiles, int kEach>
-__global__ void __launch_bounds__(kTileThreads, 1) choose(Search task) {
+__global__ void __launch_bounds__(Tiles::kThreads, 1) choose(Search task) {
   __shared__ int count[kTileQueries];
   __shared__ float threshold[kTileQueries], error[kTileQueries];
-  CFR_DYNAMIC_SHARED(unsigned char, stages);
+  CFR_DYNAMIC_SHARED(unsigned char, shared);
+  Tiles tiles(shared);
   constexpr int kCapacity = kBuffer<kEach>;
   uint64_t* const buffer = task.buffers + static_cast<int64_t>(blockIdx.x) * kTileQueries * kCapacity;
   const float worst = __uint_as_float(*task.keys.worst);
   for (int item = blockIdx.x; item < task.query_tiles * task.splits; item += gridDim.x) {
-    const int first_row = item % task.query_tiles * kTileQueries, split = item / task.query_tiles;
+    const int tile = item % task.query_tiles, first_row = tile * kTileQueries, split = item / task.query_tiles;
     const int left = static_cast<int>(task.query_rows.rows) - first_row;
     if (threadIdx.x < kTileQueries) {
       const float own = threadIdx.x < left ? task.query.residual[first_row + threadIdx.x] : NAN;
@@ -122,7 +124,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) choose(Search task) {
     const auto row_at = [first_row](int place) { return first_row + place; };
     Choose<kEach> epilogue{task, buffer, count, threshold, error};
     const auto start = [&](int64_t at) { return static_cast<int>(task.key_tiles * at / task.splits); };
-    Tiles::walk(task.query, row_at, task.keys, start(split), start(split + 1), stages, epilogue);
+    tiles.walk(task.query, tile, row_at, task.keys, start(split), start(split + 1), epilogue);
     for (int row = threadIdx.x / 32; row < kTileQueries && row < left; row += kWarps) {
       const int64_t list = static_cast<int64_t>(item) * kTileQueries + row;
       const float rises = cut_buffer<kEach>(buffer + row * kCapacity, min(count[row], kCapacity), task.k,
@@ -181,12 +183,12 @@ __global__ void rerank(Search task, bool wide, float* similarity, int64_t* index
 struct Plan {
   Search search;
   uint64_t* partial;
-  int blocks, exact_blocks, stages;
+  TileDevice tiles;
+  int blocks, exact_blocks;
   int64_t scratch;
 
-  Plan(const Rows& query, const Rows& keys, int64_t k, Precision precision, int device, void* base) {
-    const TileDevice tiles(device, 3 * kTileQueries * 4);
-    stages = tiles.stages;
+  Plan(const Rows& query, const Rows& keys, int64_t k, Precision precision, int device, void* base)
+      : tiles(device, precision, 3 * kTileQueries * 4) {
     exact_blocks = 2 * tiles.processors;
     search.query_rows = query;
     search.key_rows = keys;
@@ -210,8 +212,8 @@ struct Plan {
     Carver carver(base);
     int* counters = carver.take<int>(2);
     search.open_count = counters;
-    search.query = carve_unit_rows(carver, precision, query, kTileQueries);
-    search.keys = carve_unit_rows(carver, precision, keys, kTileKeys);
+    search.query = carve_unit_rows(carver, precision, query, kTileQueries, tiles.wgmma);
+    search.keys = carve_unit_rows(carver, precision, keys, kTileKeys, tiles.wgmma);
     search.keys.worst = reinterpret_cast<unsigned*>(counters + 1);
     search.open = carver.take<int>(query.rows);
     search.buffers = carver.take<uint64_t>(int64_t(blocks) * kTileQueries * 2 * search.keep);
@@ -225,8 +227,7 @@ struct Plan {
 template <class Tiles, int kEach>
 void launch_choose(const Plan& plan, cudaStream_t stream) {
   const auto kernel = choose<Tiles, kEach>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles::kSharedBytes),
-        "topk_cosine: shared memory");
+  admit<Tiles>(kernel, "topk_cosine: shared memory");
   CFR_LAUNCH(kernel, plan.blocks, kTileThreads, Tiles::kSharedBytes, stream, plan.search);
   check(cudaGetLastError(), "topk_cosine: choose");
 }
@@ -254,11 +255,11 @@ void topk_cosine(const Rows& query, const Rows& keys, int64_t k, Precision preci
   check(cudaMemsetAsync(search.open_count, 0, 2 * sizeof(int), on), "topk_cosine: counters");
   unit_rows(query, search.query, on);
   unit_rows(keys, search.keys, on);
-  const auto choose_in = [&](auto tiles) { launch_choose<decltype(tiles)>(plan, on); };
+  const auto choose_in = [&](auto use) { launch_choose<typename decltype(use)::Tiles>(plan, on); };
   if (precision == Precision::tf32)
-    with_tiles<Tf32>(plan.stages, choose_in);
+    with_tiles<Tf32>(plan.tiles, choose_in);
   else
-    with_tiles<Bfloat16>(plan.stages, choose_in);
+    with_tiles<Bfloat16>(plan.tiles, choose_in);
   const bool wide = starts_wide(query) && starts_wide(keys);
   CFR_LAUNCH(rerank, blocks_for(query.rows, kWarps), kTileThreads, 0, on, search, wide, similarity, index);
   check(cudaGetLastError(), "topk_cosine: rerank");

@@ -16,10 +16,12 @@ __global__ void round_rows(Rows matrix, UnitRows out) {
   const int lane = threadIdx.x % 32;
   if (row >= out.padded) return;
   using Bits = typename Element::Bits;
-  Bits* unit = reinterpret_cast<Bits*>(out.data + row * out.row_bytes);
+  const auto put = [&](int64_t col, Bits bits) {
+    *reinterpret_cast<Bits*>(out.byte(row, col * sizeof(Bits))) = bits;
+  };
   const int64_t cols = out.row_bytes / sizeof(Bits);
   if (row >= matrix.rows) {
-    for (int64_t col = lane; col < cols; col += 32) unit[col] = 0;
+    for (int64_t col = lane; col < cols; col += 32) put(col, 0);
     return;
   }
   const float* x = matrix.data + row * matrix.stride;
@@ -30,7 +32,7 @@ __global__ void round_rows(Rows matrix, UnitRows out) {
   for (int64_t col = lane; col < cols; col += 32) {
     const float value = col < matrix.cols ? x[col] * scale : 0.0f;
     const Bits rounded = Element::round(value);
-    unit[col] = rounded;
+    put(col, rounded);
     const double error = double(value) - double(Element::value(rounded));
     rest += error * error;
   }

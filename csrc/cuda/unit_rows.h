@@ -23,14 +23,23 @@ struct UnitRows {
   unsigned char* data;  // [padded, row_bytes], zeros outside the matrix
   int64_t padded;       // rows
   int64_t row_bytes;    // a multiple of kPieceBytes
+  int tile;             // 0: rows one behind the other; else tiles of so many rows, piece by piece, as hopper.h has them
   float* scale;         // [rows]: 1 / max(‖x‖, 1e-12)
   float* residual;      // [rows]: ‖δ‖, rounded up; NaN for a row that is not finite
   unsigned* worst;      // bits of the largest finite residual; 0 before unit_rows, or null
+
+  // Where byte `at` of a row lies.
+  __device__ unsigned char* byte(int64_t row, int64_t at) const {
+    if (tile == 0) return data + row * row_bytes + at;
+    const int64_t in_tile = row % tile, chunk = at % kPieceBytes / 16 ^ row % 8;
+    return data + (row - in_tile) * row_bytes + (at / kPieceBytes * tile + in_tile) * kPieceBytes + chunk * 16 + at % 16;
+  }
 };
 
 // Memory for the unit rows of `matrix`, whose number is rounded up to full tiles of `tile` rows.
-inline UnitRows carve_unit_rows(Carver& carver, Precision precision, const Rows& matrix, int64_t tile) {
+inline UnitRows carve_unit_rows(Carver& carver, Precision precision, const Rows& matrix, int tile, bool tiled) {
   UnitRows out = {};
+  out.tile = tiled ? tile : 0;
   out.precision = precision;
   out.padded = round_up(matrix.rows, tile);
   const int64_t width = precision == Precision::tf32 ? 4 : 2;

@@ -70,6 +70,7 @@ struct Block {
 
 inline thread_local Block* block = nullptr;
 inline thread_local std::vector<char>* dynamic_shared = nullptr;
+inline thread_local std::function<void()> at_end_of_block;  // checks that other headers add
 
 inline void* dynamic_memory() {
   return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(dynamic_shared->data()) + 15) & ~uintptr_t(15));
@@ -200,6 +201,7 @@ void launch(dim3 grid, dim3 size, size_t shared, const Body& body) {
         dynamic_shared = &memory;
         blockIdx = dim3(x, y, z);
         run_block(function, size);
+        if (at_end_of_block) at_end_of_block();
         for (size_t i = shared + 16; i < memory.size(); ++i)
           if (memory[i] != char(0x7f)) throw std::runtime_error("a write past the end of dynamic shared memory");
       }
@@ -315,8 +317,16 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, size_t size, cudaStream_
 }
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 template <class Kernel> cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) { return cudaSuccess; }
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { *value = 3; return cudaSuccess; }
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
+  *value = what == cudaDevAttrMultiProcessorCount ? 3 : what == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+  return cudaSuccess;
+}
+struct cudaFuncAttributes { int maxThreadsPerBlock; };
+template <class Kernel> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
+  found->maxThreadsPerBlock = 1024;
+  return cudaSuccess;
+}
 
 template <class T> T __ldcs(const T* from) { return *from; }
 template <class T> void __stcs(T* to, T value) { *to = value; }
