@@ -2,6 +2,7 @@
 
 python bench/gpu_check.py [--results FOLDER]   checks, roofs, races; FOLDER/<card>.json
 python bench/gpu_check.py --few                one small case of each op, as for a memory checker
+python bench/gpu_check.py --hopper             tiles that 9.0 alone has; FOLDER/<card>_hopper.json
 python bench/gpu_check.py --dry-run            on the processor, tiny: tries out the script
 
 Exit status: 0 when all is right and every promise kept, 1 when not, 2 without a card.
@@ -14,12 +15,13 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu import checks, inference, races, timing
+from gpu import checks, hopper, inference, races, timing
 
 from cfr_fast.ops import loader
 
@@ -46,13 +48,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="of the cases' inputs; by default a new one")
     parser.add_argument("--only", nargs="*", choices=RACES, help="races to run; by default all")
     parser.add_argument("--few", action="store_true", help="one small case of each op and nothing else")
+    parser.add_argument("--hopper", action="store_true", help="tiles by CFR_FAST_HOPPER=1 and nothing else")
     parser.add_argument("--dry-run", action="store_true", help="on the processor, with tiny sizes")
     return parser.parse_args()
 
 
-def check(device: torch.device, seed: int, few: bool) -> list[dict[str, str]]:
+def check(device: torch.device, seed: int, few: bool, ops: Sequence[str] | None) -> list[dict[str, str]]:
     found = []
-    for entry in checks.examine_all(device, seed, few):
+    for entry in checks.examine_all(device, seed, few, ops):
         found.append(entry)
         mark = "WRONG" if entry["failure"] else "right"
         print(f"{mark}  {entry['op']} {entry['sizes']} ({entry['kernel']}) {entry['failure']}", flush=True)
@@ -115,21 +118,22 @@ def run_races(options: argparse.Namespace, report: dict[str, Any], save: Callabl
     report["roofs"] = timing.roofs(timer, side, copied)
     print(", ".join(f"{name} {value:,.1f}" for name, value in report["roofs"].items()))
     # On a processor the whole step at its one size takes minutes; it runs there when asked for.
-    chosen = options.only or [name for name in RACES if not (options.dry_run and name == "inference")]
+    known = {"hopper": hopper.races} if options.hopper else RACES
+    chosen = options.only or [name for name in known if not (options.dry_run and name == "inference")]
     until = time.perf_counter() + options.seconds
     for name in chosen:
         if time.perf_counter() > until:
             report["left_out"].append(name)
             continue
         try:
-            built = RACES[name](bench)
+            built = known[name](bench)
             for race in built if isinstance(built, list) else [built]:
                 entry = {"race": name, **measure(race, timer, report["roofs"])}
                 if device.type == "cuda":
                     entry["clocks"] = timing.smi("clocks.sm", "clocks.mem")
                 report["races"].append(entry)
                 show(entry)
-            del built, race  # their inputs are large
+            built = race = None  # their inputs are large
         except Exception as error:
             report["errors"][name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
             print(f"\n{name}: {report['errors'][name]}", flush=True)
@@ -164,12 +168,15 @@ def main() -> int:
     print(json.dumps(report["machine"]), f"library: {report['library']}, seed {seed}", flush=True)
     if not options.dry_run and not report["cuda_kernels"]:
         report["errors"]["library"] = "no CUDA kernels in the library"
-    report["checks"] = check(device, seed, options.few or options.dry_run)
+    with hopper.asked() if options.hopper else nullcontext():
+        few = options.few or options.dry_run
+        report["checks"] = check(device, seed, few, hopper.OPS if options.hopper else None)
     wrong = [entry for entry in report["checks"] if entry["failure"]]
     kept = [True]
     if not options.few:
         options.results.mkdir(parents=True, exist_ok=True)
-        file = options.results / f"{timing.card_name(device)}.json"
+        name = timing.card_name(device) + ("_hopper" if options.hopper else "")
+        file = options.results / f"{name}.json"
         save = lambda: file.write_text(json.dumps(report, indent=1) + "\n")  # noqa: E731
         run_races(options, report, save)
         save()

@@ -66,6 +66,9 @@ if [ ${#dry[@]} -eq 0 ]; then
   else
     say "tests: left out, no pytest and hypothesis here; the checks above stand for them"
   fi
+  case $TORCH_CUDA_ARCH_LIST in
+    *9.0a*) step hopper 60 "$python" bench/gpu_check.py --hopper --results "$results" --seconds 40 ;;
+  esac
   if command -v compute-sanitizer >/dev/null; then
     step memcheck $((470 - SECONDS > 30 ? 470 - SECONDS : 30)) compute-sanitizer --tool memcheck --error-exitcode 9 \
       "$python" bench/gpu_check.py --few --seed 1

@@ -36,6 +36,17 @@ def test_dry_run_from_end_to_end(tmp_path: Path) -> None:
     assert report["roofs"]["copy_gb_per_s"] > 0
 
 
+def test_tiles_of_hopper_are_checked_and_raced_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--hopper", "--dry-run", "--results", str(tmp_path)])
+    assert gpu_check.main() == 0
+    report = json.loads((tmp_path / "cpu_hopper.json").read_text())
+    assert {entry["op"] for entry in report["checks"]} == {"topk_cosine", "confidence_filter"}
+    assert [("without" in entry["ratios"], entry["disagreement"]) for entry in report["races"]] == [
+        (True, "")
+    ] * 2
+    assert "CFR_FAST_HOPPER" not in os.environ
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_says_when_there_is_no_card() -> None:
     done = subprocess.run([sys.executable, str(BENCH / "gpu_check.py")], capture_output=True, text=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -81,8 +81,12 @@ def kernel_of(op: str, device: torch.device) -> str:
     return "cpu" if hasattr(torch.ops.cfr_fast, op) else "reference"
 
 
-def examine_all(device: torch.device, seed: int, few: bool = False) -> Iterator[dict[str, str]]:
-    """One entry a case: op, sizes, what serves it, and the failure or an empty text."""
+def examine_all(
+    device: torch.device, seed: int, few: bool = False, ops: Sequence[str] | None = None
+) -> Iterator[dict[str, str]]:
+    """One entry a case of these ops, or of all: op, sizes, what serves it, the failure or an empty text."""
     for case in cases(seed, few):
+        if ops is not None and case.op not in ops:
+            continue
         failure = examine(case, device)
         yield {"op": case.op, "sizes": case.sizes, "kernel": kernel_of(case.op, device), "failure": failure}
