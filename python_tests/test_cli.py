@@ -150,7 +150,7 @@ def test_evaluate_writes_tables_and_pictures(
     content = json.loads((tmp_path / "results.json").read_text())
     assert {(r["shots"], r["seed"]) for r in content["results"]} == {(1, 42), (1, 0), (2, 42), (2, 0)}
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
-    assert {row["method"] for row in rows} == {"CFR", "mask only"}
+    assert {row["method"] for row in rows} == {"CFR", "mask only", "random"}
     pictures = list((tmp_path / "pictures" / "cookie" / "cfr" / "2-shot_seed-42").glob("*.png"))
     assert len(pictures) == 7 + 1  # a panel each, and the sheet
 

@@ -21,7 +21,7 @@ from cfr_fast.evaluation.ablation import ablation_figure, ablation_methods
 from cfr_fast.evaluation.latex import latex_table
 from cfr_fast.evaluation.methods import METHODS, Method, SharedFeatures, methods_called
 from cfr_fast.evaluation.published import CATEGORIES, with_published
-from cfr_fast.evaluation.results import rows_of
+from cfr_fast.evaluation.results import NO_MODEL, rows_of
 from cfr_fast.evaluation.table import results_json
 from cfr_fast.model import CFR
 
@@ -59,7 +59,7 @@ def test_published_rows_stand_beside_the_same_shots(base) -> None:
     rows = with_published(summarise(results))
     published = [(row.shots, row.method.split(" (")[0]) for row in rows if row.is_published]
     assert published == [(1, "CFR"), (1, "CMDS-AD"), (4, "CFR"), (4, "CMDS-AD")]
-    assert [row.method for row in rows[:3]] == ["CFR", "mask only", rows[2].method]
+    assert [row.method for row in rows[:4]] == ["CFR", "mask only", "random", rows[3].method]
     four = next(row for row in rows if row.is_published and row.shots == 4)
     assert (four.mean["i_auroc"], four.mean["aupro_30_99"]) == pytest.approx((0.805, 0.942))
     assert math.isnan(four.mean["aupro_30_exact"])
@@ -68,7 +68,7 @@ def test_published_rows_stand_beside_the_same_shots(base) -> None:
     assert text.count("CFR (published, all 10 categories)") == 2
     assert "mvtec3d · 1 category · 1 seed" in text
     content = results_json(results)
-    assert len(content["summary"]) == 6
+    assert len(content["summary"]) == 9
     assert len(content["published"]) == 4
 
 
@@ -80,11 +80,15 @@ def test_nothing_published_stands_beside_another_set(base, changes) -> None:
 
 
 def renamed(result: CategoryResult, method: str, **changes) -> CategoryResult:
-    own, mask_only = result.metrics.values()
-    return replace(result, metrics={method: own, "mask only": mask_only}, **changes)
+    (old,) = set(result.metrics) - set(NO_MODEL)
+    rows = {
+        part: {method if name == old else name: row for name, row in getattr(result, part).items()}
+        for part in ("metrics", "intervals")
+    }
+    return replace(result, **rows, **changes)
 
 
-def test_mask_only_is_there_once_and_missing_categories_are_said(base) -> None:
+def test_rows_without_a_model_are_there_once_and_missing_categories_are_said(base) -> None:
     results = [
         base,
         renamed(base, "CFM"),
@@ -92,10 +96,10 @@ def test_mask_only_is_there_once_and_missing_categories_are_said(base) -> None:
         renamed(base, "PatchCore RGB+3D", category="dowel"),
     ]
     assert [row.method for row in rows_of(results)] == [
-        *("CFR", "CFM", "mask only", "CFR", "PatchCore RGB+3D", "mask only")
+        *("CFR", "CFM", *NO_MODEL, "CFR", "PatchCore RGB+3D", *NO_MODEL)
     ]
     labels = [row.label(2) for row in summarise(results)]
-    assert labels == ["CFR", "CFM (1 of 2 categories)", "PatchCore RGB+3D (1 of 2 categories)", "mask only"]
+    assert labels == ["CFR", "CFM (1 of 2 categories)", "PatchCore RGB+3D (1 of 2 categories)", *NO_MODEL]
 
 
 def test_latex_is_whole_and_escaped(base) -> None:
@@ -107,9 +111,9 @@ def test_latex_is_whole_and_escaped(base) -> None:
     assert r"bank 5\% \& $\theta$\_1" in text
     assert text.count(r"\midrule") == 2
     body = [line for line in lines if line.endswith(r"\\")]
-    assert len(body) == 2 + (3 + 2) + 2
+    assert len(body) == 2 + (4 + 2) + 3
     assert all(line.replace(r"\&", "").count("&") == 11 for line in body[1:])
-    assert r"100.0\,$\pm$\,0.0" in body[-2]
+    assert r"100.0\,$\pm$\,0.0" in body[-3]
     assert "nan" not in text
 
 
@@ -132,8 +136,8 @@ def test_every_method_runs_on_the_same_features(sweets: Path, tmp_path: Path) ->
     arguments = ["evaluate", "--data", str(sweets), "--no-pictures", "--keep-maps", "none", *FAST]
     assert main([*arguments, "--methods", "all", "-o", str(tmp_path / "all")]) == 0
     rows = list(csv.DictReader((tmp_path / "all" / "results.csv").read_text().splitlines()))
-    assert [row["method"] for row in rows] == [*(method.name for method in METHODS.values()), "mask only"]
-    assert len({row["p_auroc"] for row in rows}) == 8
+    assert [row["method"] for row in rows] == [*(method.name for method in METHODS.values()), *NO_MODEL]
+    assert len({row["p_auroc"] for row in rows}) == 9
     for name, method in (("cfr-nearest", "CFR nearest"), ("cfm", "CFM"), ("patchcore-rgb", "PatchCore RGB")):
         assert main([*arguments, "--methods", name, "-o", str(tmp_path / name)]) == 0
         (alone,) = json.loads((tmp_path / name / "results.json").read_text())["results"]
@@ -149,7 +153,7 @@ def test_the_ablation_is_one_command(
     assert main(["ablate", "--data", str(sweets), "-o", str(tmp_path), *options, *FAST, "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     names = [row["method"] for row in content["summary"] if row["shots"] == 1]
-    assert names == ["CFR", "no retrieval", "theta 0", "theta 0.4", "bank 5%", "bank 50%", "mask only"]
+    assert names == ["CFR", "no retrieval", "theta 0", "theta 0.4", "bank 5%", "bank 50%", *NO_MODEL]
     replaced = {
         next(iter(row["metrics"])): {image["replaced_fraction"] for image in row["images"]}
         for row in content["results"]

@@ -17,10 +17,12 @@ from cfr_fast.evaluation import (
     choose_shots,
     evaluate,
     evaluate_category,
+    image_auroc,
     indices_of,
     summarise,
 )
-from cfr_fast.evaluation.results import METRICS
+from cfr_fast.evaluation.no_model import random_score
+from cfr_fast.evaluation.results import LIMITS, METRICS, SAMPLED, WITH_INTERVAL, aupro_key
 
 
 def run(category=None, shots=2, seed=42, **options) -> CategoryResult:
@@ -75,8 +77,9 @@ def test_samples_are_found_by_name():
 
 def test_a_detector_that_is_right_gets_full_marks():
     result = run(dataset="toys")
-    own, mask_only = result.metrics["CFR"], result.metrics["mask only"]
-    assert set(own) == set(mask_only) == set(METRICS)
+    own, *no_model = result.metrics.values()
+    assert list(result.metrics) == ["CFR", "mask only", "random"]
+    assert all(set(row) == set(METRICS) for row in (own, *no_model))
     assert own["i_auroc"] == own["p_auroc"] == own["detection_rate"] == 1.0
     assert own["aupro_30_exact"] == own["aupro_1_99"] == 1.0
     assert own["false_alarm_rate"] == 0.0
@@ -104,6 +107,44 @@ def test_the_mask_only_row_is_what_the_object_alone_gives():
     assert row["p_auroc"] == pytest.approx(1 - rate / 2)
     expected = 0.3 / rate / 2 if rate > 0.3 else (rate / 2 + 0.3 - rate) / 0.3
     assert row["aupro_30_exact"] == pytest.approx(expected)
+
+
+def test_the_random_row_is_luck_on_the_object():
+    category = toy_category(normal=6, defective=6)
+    result = run(category)
+    row, mask_only = result.metrics["random"], result.metrics["mask only"]
+    scores = [random_score(source.name, 42) for source in category.test]
+    assert row["i_auroc"] == image_auroc(scores, [source.defect != "good" for source in category.test])
+    assert row["i_auroc"] != run(category, seed=0).metrics["random"]["i_auroc"]
+    assert row["i_auroc"] == run(category, shots=1).metrics["random"]["i_auroc"]
+    for limit in LIMITS:
+        key = aupro_key(limit, None)
+        assert row[key] == pytest.approx(mask_only[key], abs=0.1)
+        assert not math.isnan(row[aupro_key(limit, SAMPLED)])
+    assert math.isnan(row["detection_rate"])
+    assert math.isnan(row["false_alarm_rate"])
+
+
+def test_every_row_has_its_intervals():
+    result = run(toy_category(normal=6, defective=6))
+    assert list(result.intervals) == list(result.metrics)
+    assert all(set(row) == set(WITH_INTERVAL) for row in result.intervals.values())
+    for name, row in result.intervals.items():
+        for metric, (low, high) in row.items():
+            assert 0 <= low - 1e-6 <= result.metrics[name][metric] <= high + 1e-6 <= 1.001
+    low, high = result.intervals["random"]["i_auroc"]
+    assert high - low > 0.2
+    assert result.intervals["mask only"]["i_auroc"] == (0.5, 0.5)
+    assert result.gains["i_auroc"] == (0.5, 0.5)
+    assert all(0 < low <= high for low, high in result.gains.values())
+
+
+@pytest.mark.parametrize(("normal", "defective"), [(1, 3), (3, 1)])
+def test_a_single_image_of_a_kind_tells_nothing_about_others(normal, defective):
+    result = run(toy_category(normal=normal, defective=defective))
+    assert result.gains == {}
+    assert set(result.intervals) == set(result.metrics)
+    assert not any(result.intervals.values())
 
 
 def test_the_seed_reaches_the_choice_and_the_model():
@@ -139,7 +180,21 @@ def test_a_record_survives_json():
     assert math.isnan(again.metrics["CFR"]["i_auroc"])
 
 
-@pytest.mark.parametrize("change", [{"images": None}, {"metrics": [1]}, {"surprise": 1}])
+def test_a_record_from_before_there_were_intervals_is_read():
+    result = run()
+    plain = result.to_json()
+    for part in ("intervals", "gains"):
+        del plain[part]
+    del plain["metrics"]["random"]
+    again = CategoryResult.from_json(plain)
+    assert list(again.metrics) == ["CFR", "mask only"]
+    assert again.intervals == again.gains == {}
+    assert again.images == result.images
+
+
+@pytest.mark.parametrize(
+    "change", [{"images": None}, {"metrics": [1]}, {"surprise": 1}, {"gains": {"i_auroc": [1]}}]
+)
 def test_a_broken_record_is_refused(change):
     with pytest.raises(InputError, match="CategoryResult"):
         CategoryResult.from_json(run().to_json() | change)

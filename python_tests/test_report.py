@@ -55,7 +55,18 @@ def shown(results) -> str:
 def test_the_screen_says_which_thresholds(results):
     text = shown(results)
     assert "toys · 2 categories · 2 seeds · percent" in text
-    for word in ("CFR", "mask only", "almond", "exact", "99", "30%", "50.0±0.0", "100.0"):
+    for word in (
+        "CFR",
+        "mask only",
+        "random",
+        "95 % intervals over test images",
+        "almond",
+        "exact",
+        "99",
+        "30%",
+        "50.0±0.0",
+        "100.0",
+    ):
         assert word in text
     assert "nan" not in text
     assert "—" in text
@@ -89,13 +100,18 @@ def test_notes_are_shown_and_written_where_there_are_any(tmp_path):
 def test_csv_has_a_row_for_every_method(results, tmp_path):
     write_results_csv(tmp_path / "new" / "results.csv", results)
     rows = list(csv.DictReader((tmp_path / "new" / "results.csv").open(newline="")))
-    assert len(rows) == 2 * len(results) == 16
-    first, second = rows[:2]
+    assert len(rows) == 3 * len(results) == 24
+    first, second, third = rows[:3]
     assert (first["category"], first["method"], first["shots"], first["seed"]) == ("almond", "CFR", "1", "42")
     assert float(first["aupro_30_exact"]) == results[0].metrics["CFR"]["aupro_30_exact"]
     assert float(second["aupro_5_exact"]) == results[0].metrics["mask only"]["aupro_5_exact"]
     assert second["aupro_30_99"] == ""
     assert second["detection_rate"] == ""
+    assert (second["method"], third["method"]) == ("mask only", "random")
+    assert third["aupro_30_99"]
+    for row, method in zip(rows[:3], results[0].metrics, strict=True):
+        for metric, ends in results[0].intervals[method].items():
+            assert (float(row[f"{metric}_low"]), float(row[f"{metric}_high"])) == ends
     assert first["training_samples"] == results[0].training_samples[0]
     assert first["normal"] == first["anomalous"] == "3"
 
@@ -105,7 +121,9 @@ def test_json_has_everything(results, tmp_path):
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["format"] == "cfr_fast.evaluation/1"
     assert content["versions"]["numpy"] == np.__version__
-    assert len(content["summary"]) == 4
+    assert [row["method"] for row in content["summary"]] == ["CFR", "mask only", "random"] * 2
+    assert content["summary"][0]["intervals"]["i_auroc"] == [1.0, 1.0]
+    assert content["results"][0]["gains"]["i_auroc"] == [0.5, 0.5]
     again = [CategoryResult.from_json(row) for row in content["results"]]
     assert [row.to_json() for row in again] == [row.to_json() for row in results]
 

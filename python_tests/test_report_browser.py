@@ -200,6 +200,19 @@ def test_charts_follow_their_choices(fresh):
     assert drawn["height"] == pytest.approx(300, abs=1)
 
 
+def test_intervals_are_shown_on_demand(fresh):
+    shown, box = fresh.locator("td .interval"), fresh.get_by_label("95 % intervals over test images")
+    assert shown.count() > 0
+    assert shown.first.is_hidden()
+    box.focus()
+    fresh.keyboard.press("Space")
+    assert shown.first.is_visible()
+    assert " to " in shown.first.text_content()
+    assert contrast(fresh, "td .interval") >= 4.5
+    box.uncheck()
+    assert shown.first.is_hidden()
+
+
 def test_a_card_grows_and_shrinks(fresh):
     card, button = fresh.locator(".card").first, fresh.locator(".card button").first
     small = card.bounding_box()["width"]

@@ -20,7 +20,8 @@ import cfr_fast
 from cfr_fast.cli import main
 from cfr_fast.errors import InputError, OutputError
 from cfr_fast.evaluation import RunKey, Store, aupro
-from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, aupro_key
+from cfr_fast.evaluation.confidence import LEGEND, MARK
+from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, NO_MODEL, RANDOM, WITH_INTERVAL, aupro_key
 from cfr_fast.report import pictures, write_report
 from cfr_fast.report.contents import Contents, read
 from cfr_fast.report.curves import PERCENT, STORED, draw_curves
@@ -101,12 +102,36 @@ def test_the_table_has_every_number(contents, html, page):
     cells = [attributes["data-value"] for tag, attributes in page.elements if tag == "td" and attributes]
     wanted = [row.mean[metric] for row in contents.summaries for metric in COLUMNS]
     assert np.allclose([float(cell) for cell in cells], [value for value in wanted if value == value])
-    cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?</td>", html)]
-    shown = iter(cell.removesuffix(" ▾") for cell in cells)
+    cells = [
+        [re.sub("<.*?>", "", part) for part in cell.split('<small class="interval">')]
+        for cell in re.findall("<td.*?</td>", html)
+    ]
+    shown = iter(cells)
     for row in contents.summaries:
         for metric in COLUMNS:
-            assert next(shown) == amount(row.mean[metric], row.deviation[metric])
-    assert {"1", "2", "CFR", "CFM", MASK_ONLY} <= set(page.texts_of("th"))
+            figure, *interval = next(shown)
+            assert figure.removesuffix(MARK) == amount(row.mean[metric], row.deviation[metric])
+            ends = row.intervals.get(metric)
+            assert interval == ([] if ends is None else [f"{amount(ends[0])} to {amount(ends[1])}"])
+    assert {"1", "2", "CFR", "CFM", MASK_ONLY, RANDOM} <= set(page.texts_of("th"))
+    assert any(a.get("id") == "show-intervals" for tag, a in page.elements if tag == "input")
+
+
+def test_results_from_before_there_were_intervals_are_shown(contents):
+    """Also those without a random row."""
+    runs = []
+    for run in contents.runs:
+        metrics = {name: row for name, row in run.result.metrics.items() if name != RANDOM}
+        old = replace(run.result, metrics=metrics, intervals={}, gains={})
+        runs.append(replace(run, result=old))
+    older = replace(contents, runs=tuple(runs))
+    html = page_of(older)
+    page = Page(html)
+    assert RANDOM not in page.texts_of("th", "li")
+    assert 'class="interval"' not in html
+    assert not any(a.get("id") == "show-intervals" for _, a in page.elements)
+    assert MASK_ONLY in page.texts_of("th")
+    assert {curve.method for curve in draw_curves(older)} == {"CFR", "CFM", MASK_ONLY}
 
 
 def test_what_does_not_beat_the_mask_is_marked(contents, html):
@@ -115,9 +140,13 @@ def test_what_does_not_beat_the_mask_is_marked(contents, html):
     floor = next(row.mean for row in contents.summaries if row.method == MASK_ONLY)
     for row, summary in zip(rows, contents.summaries, strict=False):
         marks = sum(tag == "abbr" for tag, _ in row.elements)
-        beaten = [metric for metric in COLUMNS if summary.mean[metric] <= floor[metric]]
-        assert marks == (0 if summary.method == MASK_ONLY else len(beaten))
+        assert marks == sum(metric in summary.not_above_mask for metric in COLUMNS)
+        # Two categories, the interval of whose gains reaches 10 points down each.
+        reach = {metric: max(0.1 / np.sqrt(2), summary.deviation[metric]) for metric in WITH_INTERVAL}
+        low = [metric for metric in WITH_INTERVAL if summary.mean[metric] - reach[metric] <= floor[metric]]
+        assert marks == (0 if summary.method in NO_MODEL else len(low))
     assert "abbr" in body
+    assert f"{LEGEND}: " in html
 
 
 def test_published_figures_stand_beside_measured_ones(contents):
@@ -270,14 +299,14 @@ def test_the_number_of_images_is_bounded(contents):
 
 def test_curves_come_from_maps(contents, store):
     drawn = draw_curves(contents)
-    assert len(drawn) == 2 * 3 * 3  # shots; two methods and the mask; two categories and their mean
+    assert len(drawn) == 2 * 4 * 3  # shots; two methods and two without; two categories and their mean
     for curve in drawn:
         assert curve.limits == PERCENT
         if curve.category is None:
             parts = [c for c in drawn if (c.method, c.shots) == (curve.method, curve.shots) and c.category]
             assert np.allclose(curve.values, np.mean([part.values for part in parts], axis=0))
             continue
-        own = "CFR" if curve.method == MASK_ONLY else curve.method
+        own = "CFR" if curve.method in NO_MODEL else curve.method
         metrics = store.result(RunKey(curve.category, own, curve.shots, 0)).metrics[curve.method]
         for limit in LIMITS:
             at = curve.values[PERCENT.index(limit)]
@@ -299,10 +328,8 @@ def test_without_maps_the_page_says_so(tmp_path):
     assert {curve.limits for curve in drawn} == {STORED}
     html = page_of(contents)
     Page(html)
-    assert (
-        "Dashed lines join the limits stored with the results (1, 5, 10 and 30 %): of CFR, CFM, mask only"
-        in html
-    )
+    limits = "the limits stored with the results (1, 5, 10 and 30 %)"
+    assert f"Dashed lines join {limits}: of CFR, CFM, mask only, random, no maps" in html
     assert "Solid lines" not in html
     assert "there is no picture to show" in html
     assert "gallery-facts" not in re.sub(r"<script>.*?</script>", "", html, flags=re.S)

@@ -62,12 +62,13 @@ def test_it_leaves_every_result_the_record_and_the_tables(whole: Path) -> None:
     result = store.result(RunKey("biscuit", "PatchCore RGB", 2, 0))
     assert result.record["fingerprint"] == record["fingerprints"]["biscuit"]
     assert result.record["definition"] == {"changes": {}, "patchcore": ["rgb"]}
-    assert set(result.metrics) == {"PatchCore RGB", "mask only"}
+    assert set(result.metrics) == set(result.intervals) == {"PatchCore RGB", "mask only", "random"}
     text, latex = (whole / "results.txt").read_text(), (whole / "results.tex").read_text()
-    for word in ("CFR", "PatchCore RGB", "mask only", "almond", "100.0±0.0"):
+    for word in ("CFR", "PatchCore RGB", "mask only", "random", "almond", "95 % intervals", "100.0±0.0"):
         assert word in text
-    assert text.count("mask only") == 2 + 3 * 2 * 2  # once a category, shots and seed; once for their means
-    assert latex.count(r"\\") == 2 + 2 * 3
+    # Once for each category, number of shots and seed; once for their means, and once for their intervals.
+    assert text.count("mask only") == text.count("random") == 3 * 2 * 2 + 2 + 2
+    assert latex.count(r"\\") == 2 + 2 * 4
     assert r"100.0\,$\pm$\,0.0" in latex
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from cfr_fast.evaluation import CategoryResult, Evidence, ImageRow, Images, RunKey, Store, aupro, image_auroc
-from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, METRICS, aupro_key
+from cfr_fast.evaluation.no_model import mask_map, random_map, random_score
+from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, METRICS, RANDOM, WITH_INTERVAL, aupro_key
 
 SIZE = 24
 THRESHOLD = 1.0
@@ -80,17 +81,26 @@ def toy_result(key: RunKey, images: Images, evidence: Evidence) -> CategoryResul
     )
     anomalous = [row.anomalous for row in rows]
     metrics = {}
-    for method, maps, own in ((key.method, evidence.map, scores), (MASK_ONLY, evidence.valid, scores * 0)):
+    noise = [
+        random_map(valid, name, key.seed) for valid, name in zip(evidence.valid, images.names, strict=True)
+    ]
+    for method, maps, own in (
+        (key.method, evidence.map.astype(np.float32), scores),
+        (MASK_ONLY, mask_map(evidence.valid), scores * 0),
+        (RANDOM, noise, [random_score(name, key.seed) for name in images.names]),
+    ):
         row = dict.fromkeys(METRICS, float("nan"))
         row |= {"i_auroc": image_auroc(own, anomalous), "p_auroc": 0.9}
         for limit in LIMITS:
-            row[aupro_key(limit, None)] = aupro(maps.astype(np.float32), images.truth, limit)
+            row[aupro_key(limit, None)] = aupro(maps, images.truth, limit)
         metrics[method] = row
     labels = np.array([row.label for row in rows])
     metrics[key.method] |= {
         "detection_rate": labels[anomalous].mean().item(),
         "false_alarm_rate": labels[:GOOD].mean().item(),
     }
+    floor = metrics[MASK_ONLY]
+    gains = {name: metrics[key.method][name] - floor[name] for name in WITH_INTERVAL}
     return CategoryResult(
         dataset="toys & more",
         category=key.category,
@@ -105,6 +115,11 @@ def toy_result(key: RunKey, images: Images, evidence: Evidence) -> CategoryResul
         fit_seconds=1.0,
         predict_seconds=0.1,
         images=rows,
+        intervals={
+            method: {name: (row[name] - 0.2, row[name] + 0.1) for name in WITH_INTERVAL}
+            for method, row in metrics.items()
+        },
+        gains={name: (gain - 0.1, gain + 0.1) for name, gain in gains.items()},
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 
 from cfr_fast.errors import InputError
-from cfr_fast.evaluation.ranks import defect_ranks
+from cfr_fast.evaluation.ranks import DefectRanks, defect_ranks
 from cfr_fast.evaluation.scoremaps import Images, checked_pairs
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -82,7 +82,11 @@ def pro_curve(maps: Images, ground_truth: Images, thresholds: int | None = None)
     """
     if thresholds is not None and thresholds < 2:
         raise InputError("thresholds", "at least 2, or None for exact", f"{thresholds}")
-    ranks = defect_ranks(checked_pairs(maps, ground_truth))
+    return curve_of(defect_ranks(checked_pairs(maps, ground_truth)), thresholds)
+
+
+def curve_of(ranks: DefectRanks, thresholds: int | None = None) -> Curve:
+    """`pro_curve` of ranks that are known: several curves of the same maps need them once."""
     if ranks.count.size == 0 or ranks.negatives == 0:
         return np.array([np.nan]), np.array([np.nan])
     # The overlap of everything at or above each distinct score, and of everything above it.

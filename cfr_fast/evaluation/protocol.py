@@ -12,45 +12,38 @@ from numpy.typing import NDArray
 
 from cfr_fast.data.sample import Category, Sample
 from cfr_fast.errors import InputError
-from cfr_fast.evaluation.aupro import aupro
-from cfr_fast.evaluation.auroc import image_auroc, pixel_auroc, pixel_auroc_map
 from cfr_fast.evaluation.detector import Detector, MethodSet, OneMethod, Prediction
+from cfr_fast.evaluation.measure import Findings, Truth
+from cfr_fast.evaluation.no_model import mask_map, random_map, random_score
 from cfr_fast.evaluation.readable import read_sample, read_shots
-from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, SAMPLED, CategoryResult, ImageRow, aupro_key
+from cfr_fast.evaluation.results import (
+    LIMITS,
+    MASK_ONLY,
+    NO_MODEL,
+    RANDOM,
+    SAMPLED,
+    CategoryResult,
+    ImageRow,
+    aupro_key,
+)
 from cfr_fast.evaluation.shots import choose_shots
 from cfr_fast.progress import track
 
-# A mask has no threshold, and hardly any score that does not tie: sampled ranks say nothing about it.
-_NOT_FOR_MASKS = ("false_alarm_rate", "detection_rate", *(aupro_key(limit, SAMPLED) for limit in LIMITS))
+_RATES = ("false_alarm_rate", "detection_rate")
+# Without a model there is no threshold. And a mask has hardly any score that does not tie: sampled ranks say
+# nothing about it.
+_UNKNOWN = {RANDOM: _RATES, MASK_ONLY: (*_RATES, *(aupro_key(limit, SAMPLED) for limit in LIMITS))}
 
 OnImage: TypeAlias = Callable[[str, Sample, Prediction], None]
 
 
 @dataclass
-class _Evidence:
-    """What the metrics of one method need from the test images; one entry for each."""
+class _Method:
+    """What one method found."""
 
-    localization: list[NDArray[np.float32]] = field(default_factory=list)
-    scaled: list[NDArray[np.float32]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     images: list[ImageRow] = field(default_factory=list)
     seconds: float = 0.0
-
-    def add(self, localization: NDArray[np.float32], raw: NDArray[np.float32], score: float) -> None:
-        self.localization.append(localization)
-        self.scaled.append(pixel_auroc_map(raw).astype(np.float32))
-        self.scores.append(score)
-
-    def metrics(self, truth: list[NDArray[np.bool_]] | None, anomalous: list[bool]) -> dict[str, float]:
-        found = {"i_auroc": image_auroc(self.scores, anomalous), "p_auroc": math.nan}
-        if truth is not None:
-            found["p_auroc"] = pixel_auroc(self.scaled, truth)
-        for thresholds in (SAMPLED, None):
-            areas = (math.nan,) * len(LIMITS)
-            if truth is not None:
-                areas = aupro(self.localization, truth, LIMITS, thresholds)
-            found |= {aupro_key(limit, thresholds): area for limit, area in zip(LIMITS, areas, strict=True)}
-        return found
 
 
 def evaluate_category(
@@ -102,14 +95,15 @@ def evaluate_methods(
     """Let methods learn from `shots` normal samples of a category; evaluate them on its whole test split.
 
     The test split is read once, for all methods. Pixel metrics are computed on the size×size grid. Beside a
-    method's row there is one for "mask only", which needs no model: its map is 1 where the prepared sample
-    has a point and 0 elsewhere. It shows how much of a figure comes from knowing where the object is. Its
-    AUPRO is the exact one only.
+    method's row there are two that need no model. The map of "mask only" is 1 where the prepared sample has a
+    point and 0 elsewhere: it shows how much of a figure comes from knowing where the object is. Its AUPRO is
+    the exact one only. The map of "random" is noise on the same pixels, and its image score is random, both
+    decided by the seed and the image's name: it shows how far luck goes on these test images.
 
     Args:
         category: `train` is what shots are chosen from, `test` is what is measured.
         shots: number of training samples.
-        seed: of the choice of shots.
+        seed: of the choice of shots, and of the row "random".
         methods: at least one.
         size: side of the grid of the methods' maps.
         dataset: name for the record.
@@ -120,8 +114,9 @@ def evaluate_methods(
         on_image: called with a method's name, a test sample and the prediction, in order.
 
     Returns:
-        For every method its metrics, timings and a row for each test image. Pixel metrics are NaN where an
-        anomalous test image has no ground truth, image AUROC where all images are of one kind.
+        For every method its metrics with their intervals over test images, timings and a row for each test
+        image. Pixel metrics are NaN where an anomalous test image has no ground truth, image AUROC where all
+        images are of one kind.
 
     Raises:
         InputError: no or too many shots, no test samples, a test sample of which nobody knows whether it is
@@ -133,9 +128,9 @@ def evaluate_methods(
     skipped: list[str] = []
     chosen = read_shots(category.train, indices, skipped if skip_bad else None)
     fit_seconds = methods.fit([sample for _, sample in chosen])
-    found = {name: _Evidence() for name in methods.names}
-    mask_only = _Evidence()
-    truth: list[NDArray[np.bool_] | None] = []
+    found = {name: _Method() for name in methods.names}
+    no_model = {name: Findings() for name in NO_MODEL}
+    masks: list[NDArray[np.bool_] | None] = []
     for source in track(category.test, f"{category.name}, {shots} shot: test"):
         sample = read_sample(source, skipped if skip_bad else None)
         if sample is None:
@@ -145,26 +140,30 @@ def evaluate_methods(
             if result.raw_map.shape != (size, size):
                 raise InputError("size", f"{result.raw_map.shape[0]}, the model's grid", f"{size}")
             own = found[name]
-            own.add(result.localization_map, result.raw_map, result.score)
+            own.findings.add(result.localization_map, result.raw_map, result.score)
             own.images.append(_row(source.name, defect, result))
             own.seconds += seconds
             if number == 0:
                 # Every normalisation of the indicator of valid pixels leaves its localisation map and its
                 # image score (1, whatever the image) as they are; only the pixel-AUROC scaling depends on it.
-                valid = np.asarray(result.valid, dtype=np.float32).reshape(size, size)
-                mask_only.add(valid, valid, 1.0)
-                truth.append(grid_truth(sample, defect, result, size))
+                valid = np.asarray(result.valid).reshape(size, size)
+                mask, noise = mask_map(valid), random_map(valid, source.name, seed)
+                no_model[MASK_ONLY].add(mask, mask, 1.0)
+                no_model[RANDOM].add(noise, noise, random_score(source.name, seed))
+                masks.append(grid_truth(sample, defect, result, size))
             if on_image is not None:
                 on_image(name, sample, result)
-    if not truth:
+    if not masks:
         raise InputError(f"category {category.name!r}", "a test sample that can be read", "none")
     images = next(iter(found.values())).images
     anomalous = [row.anomalous for row in images]
-    known = [mask for mask in truth if mask is not None]
-    complete = known if len(known) == len(truth) else None
-    no_model = mask_only.metrics(complete, anomalous) | dict.fromkeys(_NOT_FOR_MASKS, math.nan)
-    return {
-        name: CategoryResult(
+    truth = Truth(anomalous, masks)
+    floor = {name: findings.measure(truth) for name, findings in no_model.items()}
+    beside = {name: own.metrics | dict.fromkeys(_UNKNOWN[name], math.nan) for name, own in floor.items()}
+    results = {}
+    for name, own in found.items():
+        measured = own.findings.measure(truth)
+        results[name] = CategoryResult(
             dataset=dataset,
             category=category.name,
             shots=shots,
@@ -174,15 +173,16 @@ def evaluate_methods(
             size=size,
             normal=anomalous.count(False),
             anomalous=anomalous.count(True),
-            metrics={name: own.metrics(complete, anomalous) | _alarms(own.images), MASK_ONLY: no_model},
+            metrics={name: measured.metrics | _alarms(own.images), **beside},
             fit_seconds=fit_seconds[name],
             predict_seconds=own.seconds / len(images),
             images=tuple(own.images),
             skipped=tuple(skipped),
             record=record or {},
+            intervals={name: measured.intervals, **{row: floor[row].intervals for row in NO_MODEL}},
+            gains=measured.gains(floor[MASK_ONLY]),
         )
-        for name, own in found.items()
-    }
+    return results
 
 
 def _row(name: str, defect: str, result: Prediction) -> ImageRow:

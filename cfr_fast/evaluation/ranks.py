@@ -19,7 +19,7 @@ from cfr_fast.ops import loader
 
 # The reference sorts this many negatives at a time (128 MiB of float32), so that memory stays bounded.
 CHUNK = 1 << 25
-_EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,28 @@ def reference_defect_ranks(pairs: Pairs) -> DefectRanks:
     )
 
 
+def below_levels(
+    scores: NDArray[np.float32], mask: NDArray[np.bool_], levels: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """How many pixels outside the defects of one image score less than each level.
+
+    Args:
+        scores: float32 [H, W], finite.
+        mask: bool [H, W], the defects.
+        levels: float32 [K], at least one, distinct, ascending.
+
+    Returns:
+        int64 [K].
+    """
+    library = loader.load()
+    if library is None:
+        return np.searchsorted(np.sort(scores[~mask]), levels, side="left")
+    # Levels take the place of defect scores: each is looked up for, whoever it stands for.
+    ranking = library.module.Ranking_float32(levels, np.ones(levels.size), 1)
+    ranking.add(*_contiguous(scores, mask, "float32"))
+    return np.asarray(ranking.finish()[2])
+
+
 def _require_same(first: int, second: int) -> None:
     if first != second:
         raise InputError(
@@ -125,7 +147,7 @@ def _defects(pairs: Pairs) -> tuple[Scores, NDArray[np.float64], int]:
         pixels += mask.size
         if not mask.any():
             continue
-        label, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+        label, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
         inside = label[mask]
         scores.append(values[mask])
         shares.append(1.0 / np.bincount(inside)[inside])

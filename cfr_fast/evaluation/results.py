@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from cfr_fast.errors import InputError
+from cfr_fast.evaluation.confidence import Figure, Interval, clearly_above, interval_of_mean
 
 LIMITS = (0.30, 0.10, 0.05, 0.01)
 SAMPLED = 99
 MASK_ONLY = "mask only"
+RANDOM = "random"
+NO_MODEL = (MASK_ONLY, RANDOM)  # rows that stand beside the methods, last and in this order
 
 
 def aupro_key(limit: float, thresholds: int | None) -> str:
@@ -28,6 +31,7 @@ METRICS = (
     "false_alarm_rate",
     "detection_rate",
 )
+WITH_INTERVAL = ("i_auroc", "p_auroc", *(aupro_key(limit, None) for limit in LIMITS))
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,17 @@ class CategoryResult:
         training_samples: their names.
         size: side of the grid on which pixel metrics are computed.
         normal, anomalous: test images of each kind.
-        metrics: by method (the model's, and "mask only"), by name (`METRICS`), each in [0, 1]; NaN where
+        metrics: by method (the model's, and `NO_MODEL`), by name (`METRICS`), each in [0, 1]; NaN where
             it has no meaning.
         fit_seconds: for the model; predict_seconds: mean of one image.
         images: a row for each test image.
         skipped: names of samples that could not be read and were left out.
         record: what made it: versions, settings, a fingerprint of the data; JSON-able.
+        intervals: by method, by name (of `WITH_INTERVAL`): the middle 95 % of the metric over resampled test
+            images (see `evaluation.bootstrap`), in [0, 1]; none where there are too few images.
+        gains: by name, the same of the model's figure less that of "mask only", in [−1, 1].
+
+    Results written before there were intervals or a row "random" lack them, and are read all the same.
     """
 
     dataset: str
@@ -80,6 +89,8 @@ class CategoryResult:
     images: tuple[ImageRow, ...]
     skipped: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
+    intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    gains: Mapping[str, Interval] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers; NaN becomes None, JSON having no NaN."""
@@ -88,6 +99,8 @@ class CategoryResult:
         plain["training_samples"] = list(self.training_samples)
         plain["images"] = [asdict(row) for row in self.images]
         plain["skipped"] = list(self.skipped)
+        plain["intervals"] = {method: _lists(row) for method, row in self.intervals.items()}
+        plain["gains"] = _lists(self.gains)
         return plain
 
     @staticmethod
@@ -106,8 +119,11 @@ class CategoryResult:
                 method: {name: math.nan if value is None else value for name, value in row.items()}
                 for method, row in fields["metrics"].items()
             }
+            intervals = fields.get("intervals", {})
+            fields["intervals"] = {method: _intervals(row) for method, row in intervals.items()}
+            fields["gains"] = _intervals(fields.get("gains", {}))
             return CategoryResult(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("evaluation result", "the fields of CategoryResult", str(error)) from error
 
 
@@ -119,6 +135,8 @@ class Summary:
         mean: by metric; a category where a metric has no meaning (NaN) does not enter its mean.
         deviation: sample standard deviation (n − 1) over seeds; NaN for one seed.
         seeds: none where the figures are published ones.
+        intervals: of the means, by metric, as `interval_of_mean` makes them; where every figure has one.
+        not_above_mask: metrics in which a method is not `clearly_above` "mask only".
     """
 
     dataset: str
@@ -128,6 +146,8 @@ class Summary:
     categories: tuple[str, ...]
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    not_above_mask: tuple[str, ...] = ()
 
     @property
     def is_published(self) -> bool:
@@ -145,20 +165,37 @@ class Summary:
         plain = asdict(self)
         plain["seeds"], plain["categories"] = list(self.seeds), list(self.categories)
         plain["mean"], plain["deviation"] = numbers(self.mean), numbers(self.deviation)
+        plain["intervals"] = _lists(self.intervals)
+        plain["not_above_mask"] = list(self.not_above_mask)
         return plain
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of figures: a method (or "mask only") of a result."""
+    """One line of figures: a method (or one of `NO_MODEL`) of a result."""
 
     result: CategoryResult
     method: str
     metrics: Mapping[str, float]
 
+    def figure(self, metric: str) -> Figure:
+        """Its value and interval."""
+        return self.metrics[metric], self.result.intervals.get(self.method, {}).get(metric)
+
+    def gain(self, metric: str) -> Figure:
+        """What the method has more than "mask only"; NaN where there is nothing to compare."""
+        floor = self.result.metrics.get(MASK_ONLY, {}).get(metric, math.nan)
+        own = math.nan if self.method in NO_MODEL else self.metrics[metric]
+        return own - floor, self.result.gains.get(metric)
+
+    @property
+    def not_above_mask(self) -> tuple[str, ...]:
+        """As in `Summary`."""
+        return tuple(metric for metric in METRICS if not clearly_above(*self.gain(metric)))
+
 
 def rows_of(results: Iterable[CategoryResult]) -> list[Row]:
-    """All lines, those of one category, number of shots and seed together, "mask only" once and last."""
+    """All lines, those of one category, number of shots and seed together, `NO_MODEL` once and last."""
     groups: dict[tuple[str, str, int, int], dict[str, Row]] = {}
     for result in results:
         key = (result.dataset, result.category, result.shots, result.seed)
@@ -168,7 +205,7 @@ def rows_of(results: Iterable[CategoryResult]) -> list[Row]:
     return [
         line
         for lines in groups.values()
-        for line in sorted(lines.values(), key=lambda row: row.method == MASK_ONLY)
+        for line in sorted(lines.values(), key=lambda row: _place(row.method))
     ]
 
 
@@ -181,21 +218,41 @@ def summarise(results: Iterable[CategoryResult]) -> list[Summary]:
     return [
         _summary(dataset, method, shots, methods[method])
         for (dataset, shots), methods in groups.items()
-        for method in sorted(methods, key=lambda name: name == MASK_ONLY)
+        for method in sorted(methods, key=_place)
     ]
 
 
 def _summary(dataset: str, method: str, shots: int, lines: list[Row]) -> Summary:
     seeds = tuple(dict.fromkeys(line.result.seed for line in lines))
-    mean, deviation = {}, {}
+    mean, deviation, intervals = {}, {}, {}
+    not_above = []
+    of_seed = [[line for line in lines if line.result.seed == seed] for seed in seeds]
     for metric in METRICS:
-        by_seed = [
-            _mean(line.metrics[metric] for line in lines if line.result.seed == seed) for seed in seeds
-        ]
+        by_seed = [_mean(line.metrics[metric] for line in group) for group in of_seed]
         mean[metric] = _mean(by_seed)
         deviation[metric] = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else math.nan
+        interval = interval_of_mean([[line.figure(metric) for line in group] for group in of_seed])
+        if interval is not None:
+            intervals[metric] = interval
+        gains = [[line.gain(metric) for line in group] for group in of_seed]
+        gain = _mean(_mean(value for value, _ in group) for group in gains)
+        if not clearly_above(gain, interval_of_mean(gains), deviation[metric]):
+            not_above.append(metric)
     categories = tuple(dict.fromkeys(line.result.category for line in lines))
-    return Summary(dataset, method, shots, seeds, categories, mean, deviation)
+    return Summary(dataset, method, shots, seeds, categories, mean, deviation, intervals, tuple(not_above))
+
+
+def _place(method: str) -> int:
+    """Methods first, in the order they have."""
+    return 1 + NO_MODEL.index(method) if method in NO_MODEL else 0
+
+
+def _lists(intervals: Mapping[str, Interval]) -> dict[str, list[float]]:
+    return {name: [float(end) for end in ends] for name, ends in intervals.items()}
+
+
+def _intervals(plain: Mapping[str, Any]) -> dict[str, Interval]:
+    return {name: (low, high) for name, (low, high) in plain.items()}
 
 
 def numbers(row: Mapping[str, float]) -> dict[str, float | None]:

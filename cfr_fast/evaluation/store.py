@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from cfr_fast.data.files import reading, write_atomically
 from cfr_fast.errors import InputError
 from cfr_fast.evaluation.files import write_json
-from cfr_fast.evaluation.results import MASK_ONLY, CategoryResult
+from cfr_fast.evaluation.results import NO_MODEL, CategoryResult
 
 RECORD = "run.json"
 RESULTS, EVIDENCE = "results", "evidence"
@@ -203,7 +203,7 @@ def _read(path: Path) -> CategoryResult:
 
 
 def _method(result: CategoryResult) -> str:
-    return next(name for name in result.metrics if name != MASK_ONLY)
+    return next(name for name in result.metrics if name not in NO_MODEL)
 
 
 def _save(path: Path, content: Evidence | Images) -> None:

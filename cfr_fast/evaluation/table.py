@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from cfr_fast.evaluation.confidence import LEGEND, MARK, RULE, Interval
 from cfr_fast.evaluation.detector import Verdict
 from cfr_fast.evaluation.files import write_csv, write_json, write_text
 from cfr_fast.evaluation.latex import latex_table
@@ -20,9 +21,10 @@ from cfr_fast.evaluation.published import with_published
 from cfr_fast.evaluation.record import versions
 from cfr_fast.evaluation.results import (
     LIMITS,
-    MASK_ONLY,
     METRICS,
+    NO_MODEL,
     SAMPLED,
+    WITH_INTERVAL,
     CategoryResult,
     aupro_key,
     numbers,
@@ -33,6 +35,7 @@ from cfr_fast.evaluation.results import (
 FORMAT = "cfr_fast.evaluation/1"
 _SETTING = ("dataset", "category", "method", "shots", "seed", "rule", "training_samples")
 _COUNTS = ("normal", "anomalous", "size", "fit_seconds", "predict_seconds", "skipped")
+_ENDS = [f"{metric}_{end}" for metric in WITH_INTERVAL for end in ("low", "high")]
 MOST_LINES = 60  # of the table by category on a screen
 
 
@@ -40,7 +43,7 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
     """Means over categories (± deviation over seeds), in percent: a pair of lines for each method.
 
     The column AUPRO says with which thresholds: 99, as papers report it, or exact; the columns after it are
-    the limits of the false-positive rate.
+    the limits of the false-positive rate. `MARK` is at figures that are not clearly above the mask alone.
     """
     found = summarise(results)
     summaries = with_published(found)
@@ -55,7 +58,9 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
     table = _table(" · ".join(title), columns, gap=0 if any(len(row.seeds) > 1 for row in summaries) else 1)
     most = max((len(row.categories) for row in found), default=0)
     for row in summaries:
-        cells = {name: _cell(row.mean[name], row.deviation[name]) for name in METRICS}
+        cells = {
+            name: _cell(row.mean[name], row.deviation[name], name in row.not_above_mask) for name in METRICS
+        }
         head = (f"{row.shots}", escape(row.label(most)), cells["i_auroc"], cells["p_auroc"])
         for thresholds in (SAMPLED,) if row.is_published else (SAMPLED, None):
             areas = [cells[aupro_key(limit, thresholds)] for limit in LIMITS]
@@ -65,20 +70,38 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
     return table
 
 
+def interval_table(results: Sequence[CategoryResult]) -> Table | None:
+    """The intervals of the means over resampled test images, in percent; None where no figure has one."""
+    rows = [row for row in summarise(results) if row.intervals]
+    if not rows:
+        return None
+    shown = {"I-AUROC": "i_auroc", "P-AUROC": "p_auroc"}
+    shown |= {f"AUPRO\n{limit:.0%}": aupro_key(limit, None) for limit in (LIMITS[0], LIMITS[-1])}
+    table = _table("95 % intervals over test images · percent · AUPRO exact", ("shots", "method", *shown))
+    for row in rows:
+        cells = [_ends(row.intervals.get(metric)) for metric in shown.values()]
+        table.add_row(f"{row.shots}", escape(row.method), *cells)
+    return table
+
+
 def category_table(results: Sequence[CategoryResult]) -> Table:
     """One line for each category, number of shots, seed and method; rates at the calibrated threshold."""
     columns = (
         *("category", "shots\n/seed", "method", "I-\nAUROC", "P-\nAUROC"),
         *(f"AUPRO\n{SAMPLED}", "AUPRO\nexact", "\nfound", "false\nalarm", "fit\ns"),
     )
-    table = _table("by category · percent · AUPRO at 30 %", columns)
+    # Narrow gaps where marks make columns wider.
+    lines = rows_of(results)
+    marked = any(line.not_above_mask for line in lines)
+    table = _table("by category · percent · AUPRO at 30 %", columns, gap=0 if marked else 1)
     shown = ("i_auroc", "p_auroc", aupro_key(0.3, SAMPLED), aupro_key(0.3, None))
     last: tuple[str, str] | None = None
-    for line in rows_of(results):
-        result = line.result
+    for line in lines:
+        result, low = line.result, line.not_above_mask
         head = escape(result.category), f"{result.shots}/{result.seed}"
-        cells = [_cell(line.metrics[name]) for name in (*shown, "detection_rate", "false_alarm_rate")]
-        fit = "" if line.method == MASK_ONLY else f"{result.fit_seconds:.1f}"
+        metrics = (*shown, "detection_rate", "false_alarm_rate")
+        cells = [_cell(line.metrics[name], math.nan, name in low) for name in metrics]
+        fit = "" if line.method in NO_MODEL else f"{result.fit_seconds:.1f}"
         table.add_row(*(("", "") if head == last else head), escape(line.method), *cells, fit)
         last = head
     return table
@@ -99,10 +122,19 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def screen(results: Sequence[CategoryResult]) -> Group:
-    """Both tables of an evaluation, for a rich console of one's own; notes on what was left out."""
-    lines = len(rows_of(results))
-    parts: list[RenderableType] = [] if lines > MOST_LINES else [category_table(results)]
-    return Group(*parts, summary_table(results), *notes(results))
+    """The tables of an evaluation, for a rich console of one's own; notes on marks and what was left out."""
+    return _tables(results, by_category=len(rows_of(results)) <= MOST_LINES)
+
+
+def _tables(results: Sequence[CategoryResult], by_category: bool) -> Group:
+    parts: list[RenderableType] = [category_table(results)] if by_category else []
+    parts.append(summary_table(results))
+    intervals = interval_table(results)
+    if intervals is not None:
+        parts.append(intervals)
+    if any(row.not_above_mask for row in (*summarise(results), *rows_of(results))):
+        parts.append(f"{LEGEND}:\n{RULE}")
+    return Group(*parts, *notes(results))
 
 
 def notes(results: Sequence[CategoryResult]) -> list[str]:
@@ -125,13 +157,13 @@ def print_results(results: Sequence[CategoryResult], file: IO[str] | None = None
 
 
 def write_tables(folder: Path, results: Sequence[CategoryResult]) -> None:
-    """Write ``results.txt`` (both tables), ``results.csv``, ``results.json`` and ``results.tex``.
+    """Write ``results.txt`` (all tables), ``results.csv``, ``results.json`` and ``results.tex``.
 
     Raises:
         OutputError: one cannot be written.
     """
     text = io.StringIO()
-    _print(Group(category_table(results), summary_table(results), *notes(results)), text)
+    _print(_tables(results, by_category=True), text)
     write_text(folder / "results.txt", text.getvalue())
     write_results_csv(folder / "results.csv", results)
     write_results_json(folder / "results.json", results)
@@ -146,16 +178,27 @@ def _print(tables: Group, file: IO[str] | None) -> None:
 
 
 def write_results_csv(path: Path | str, results: Sequence[CategoryResult]) -> None:
-    """Write one row for each category, shots, seed and method; metrics in [0, 1], empty where undefined."""
+    """Write one row for each category, shots, seed and method; metrics in [0, 1], empty where undefined.
+
+    The ends of the intervals are ``METRIC_low`` and ``METRIC_high``; ``not_above_mask`` names the metrics in
+    which a method is not clearly above the mask alone.
+    """
     rows = []
     for line in rows_of(results):
         plain = line.result.to_json()
         shared = {name: plain[name] for name in (*_SETTING, *_COUNTS) if name != "method"}
         shared["training_samples"] = " ".join(line.result.training_samples)
-        rows.append(
-            {**shared, "skipped": len(line.result.skipped), "method": line.method, **numbers(line.metrics)}
-        )
-    write_csv(path, [*_SETTING, *METRICS, *_COUNTS], rows)
+        own = {
+            "method": line.method,
+            **numbers(line.metrics),
+            "not_above_mask": " ".join(line.not_above_mask),
+        }
+        for metric in WITH_INTERVAL:
+            _, ends = line.figure(metric)
+            if ends is not None:
+                own |= {f"{metric}_low": ends[0], f"{metric}_high": ends[1]}
+        rows.append({**shared, "skipped": len(line.result.skipped), **own})
+    write_csv(path, [*_SETTING, *METRICS, *_ENDS, "not_above_mask", *_COUNTS], rows)
 
 
 def results_json(results: Sequence[CategoryResult]) -> dict[str, Any]:
@@ -185,11 +228,15 @@ def _table(title: str, columns: Sequence[str], gap: int = 1) -> Table:
     return table
 
 
-def _cell(value: float, deviation: float = math.nan) -> str:
+def _cell(value: float, deviation: float = math.nan, marked: bool = False) -> str:
     if math.isnan(value):
         return "—"
     spread = "" if math.isnan(deviation) else f"±{100 * deviation:.1f}"
-    return f"{100 * value:.1f}{spread}"
+    return f"{100 * value:.1f}{spread}" + (MARK if marked else "")
+
+
+def _ends(interval: Interval | None) -> str:
+    return "—" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
 
 
 def _plural(count: int, one: str, many: str) -> str:

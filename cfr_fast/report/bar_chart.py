@@ -8,7 +8,6 @@ from itertools import product
 
 import numpy as np
 
-from cfr_fast.evaluation.results import MASK_ONLY
 from cfr_fast.report import charts, svg
 from cfr_fast.report.contents import Contents
 from cfr_fast.report.style import CHARTED, amount, series
@@ -61,12 +60,12 @@ def _bar_figure(contents: Contents, metric: str, shots: int, category: str) -> s
 
 
 def spread(contents: Contents, metric: str, shots: int, category: str) -> list[tuple[str, float, float]]:
-    """(method, mean, deviation over seeds) of a category; "mask only" last, methods without a value left out.
+    """(method, mean, deviation over seeds) of a category, in the order of `Contents.rows`.
 
-    The deviation is NaN for one seed.
+    Those without a value are left out. The deviation is NaN for one seed.
     """
     found = []
-    for method in (*contents.methods, MASK_ONLY):
+    for method in contents.rows:
         runs = [run for own in contents.methods for run in contents.of(own, shots, category)]
         by_seed = {
             run.key.seed: run.result.metrics[method][metric] for run in runs if method in run.result.metrics

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from cfr_fast.evaluation.results import MASK_ONLY
 from cfr_fast.report import svg
 from cfr_fast.report.contents import Contents
 from cfr_fast.report.style import series
@@ -17,7 +16,7 @@ def legend(contents: Contents) -> str:
         "ul",
         "".join(
             svg.element("li", f'<i class="{series(name, contents.methods)}"></i>{escape(name)}')
-            for name in (*contents.methods, MASK_ONLY)
+            for name in contents.rows
         ),
         class_="legend",
     )

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from cfr_fast.errors import InputError
-from cfr_fast.evaluation.results import MASK_ONLY, CategoryResult, Summary, summarise
+from cfr_fast.evaluation.results import NO_MODEL, CategoryResult, Summary, summarise
 from cfr_fast.evaluation.store import RESULTS, RunKey, Store
 
 T = TypeVar("T")
@@ -51,8 +51,14 @@ class Contents:
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """The methods that were run; not "mask only"."""
+        """The methods that were run; none of `NO_MODEL`."""
         return _distinct(run.key.method for run in self.runs)
+
+    @cached_property
+    def rows(self) -> tuple[str, ...]:
+        """The methods, then those of `NO_MODEL` that the results have."""
+        having = {name for run in self.runs for name in run.result.metrics}
+        return (*self.methods, *(name for name in NO_MODEL if name in having))
 
     @cached_property
     def shots(self) -> tuple[int, ...]:
@@ -66,10 +72,9 @@ class Contents:
 
     @cached_property
     def summaries(self) -> list[Summary]:
-        """Means over categories, deviations over seeds; "mask only" last for each number of shots."""
-        order = [*self.methods, MASK_ONLY]
-        rows = summarise(run.result for run in self.runs)
-        return sorted(rows, key=lambda row: (row.shots, order.index(row.method)))
+        """Means over categories, deviations over seeds; for each number of shots in the order of `rows`."""
+        found = summarise(run.result for run in self.runs)
+        return sorted(found, key=lambda row: (row.shots, self.rows.index(row.method)))
 
     def of(self, method: str, shots: int, category: str | None = None) -> list[Run]:
         """The runs of a method at a number of shots, of all seeds."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from html import escape
 from itertools import product
 
-from cfr_fast.evaluation.results import MASK_ONLY
 from cfr_fast.report import charts, svg
 from cfr_fast.report.contents import Contents
 from cfr_fast.report.curves import Curve
@@ -68,7 +67,7 @@ def remarks(drawn: Sequence[Curve], contents: Contents) -> str:
     sparse = [curve for curve in drawn if not curve.from_maps and curve.category is not None]
     if sparse:
         having = {curve.method for curve in sparse}
-        methods = ", ".join(name for name in (*contents.methods, MASK_ONLY) if name in having)
+        methods = ", ".join(name for name in contents.rows if name in having)
         told.append(
             f"Dashed lines join the limits stored with the results (1, 5, 10 and 30 %): of {methods}, no "
             "maps were kept, or not of every category, or the ground truth is not known."

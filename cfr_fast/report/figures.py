@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cfr_fast.data.files import write_atomically
-from cfr_fast.evaluation.results import MASK_ONLY
 from cfr_fast.evaluation.store import slug
 from cfr_fast.progress import track
 from cfr_fast.report.bar_chart import spread
@@ -72,7 +71,7 @@ def _bars(contents: Contents, shots: int) -> Figure:
     """Categories across, a bar for each method; one panel a metric."""
     metrics = list(CHARTED)
     figure = _figure(max(6.0, 1.5 + 1.1 * len(contents.categories)), 2.3 * len(metrics))
-    methods = (*contents.methods, MASK_ONLY)
+    methods = contents.rows
     width = 0.82 / len(methods)
     for row, metric in enumerate(metrics):
         axes = figure.add_subplot(len(metrics), 1, row + 1)

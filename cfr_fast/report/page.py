@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from cfr_fast import __version__
+from cfr_fast.evaluation.confidence import LEGEND, RULE
 from cfr_fast.report import svg
 from cfr_fast.report.bar_chart import bars
 from cfr_fast.report.contents import Contents
@@ -21,7 +22,7 @@ from cfr_fast.report.gallery import Gallery
 from cfr_fast.report.header import facts, figures_of_merit, subtitle
 from cfr_fast.report.histogram_chart import histograms
 from cfr_fast.report.histograms import Histogram
-from cfr_fast.report.style import MASK_COLOUR, SERIES, dataset_title, plural
+from cfr_fast.report.style import NO_MODEL_COLOURS, NO_MODEL_SERIES, SERIES, dataset_title, plural
 from cfr_fast.report.tables import results_table
 
 
@@ -38,6 +39,7 @@ def render(
         merit=figures_of_merit(contents),
         facts=facts(contents),
         table=results_table(contents),
+        legend=f"{LEGEND}: {escape(RULE)}.",
         bars=bars(contents),
         curves=curves(contents, drawn),
         curve_note=escape(remarks(drawn, contents)),
@@ -74,7 +76,8 @@ def _data(gallery: Gallery) -> str:
 
 def _colours() -> str:
     """The colours of the methods as properties that ``report.css`` picks for light or dark."""
-    pairs = {**{f"s-{index}": pair for index, pair in enumerate(SERIES)}, "s-mask": MASK_COLOUR}
+    pairs = {f"s-{index}": pair for index, pair in enumerate(SERIES)}
+    pairs |= {NO_MODEL_SERIES[name]: pair for name, pair in NO_MODEL_COLOURS.items()}
     light = "".join(f"--{name}-light:{pair[0]};--{name}-dark:{pair[1]};" for name, pair in pairs.items())
     rules = "".join(f".{name}{{--own:var(--{name});}}" for name in pairs)
     return f":root{{{light}}}{rules}\n"

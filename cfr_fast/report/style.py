@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, SAMPLED, aupro_key
+from cfr_fast.evaluation.results import LIMITS, MASK_ONLY, RANDOM, SAMPLED, aupro_key
 
 # On light and on dark ground, each at least 4 : 1 against it.
 SERIES = (
@@ -17,7 +17,8 @@ SERIES = (
     ("#b3246a", "#ff86b8"),
     ("#3f7113", "#9fd35d"),
 )
-MASK_COLOUR = ("#666c78", "#9aa1ae")
+NO_MODEL_COLOURS = {MASK_ONLY: ("#666c78", "#9aa1ae"), RANDOM: ("#85605a", "#c9a39c")}
+NO_MODEL_SERIES = {MASK_ONLY: "s-mask", RANDOM: "s-random"}
 
 DATASETS = {
     "mvtec3d": "MVTec 3D-AD",
@@ -46,12 +47,12 @@ COLUMNS = {
 
 def colour(method: str, methods: Sequence[str]) -> tuple[str, str]:
     """Of a method's bars and lines, on light and on dark ground."""
-    return MASK_COLOUR if method == MASK_ONLY else SERIES[methods.index(method) % len(SERIES)]
+    return NO_MODEL_COLOURS.get(method) or SERIES[methods.index(method) % len(SERIES)]
 
 
 def series(method: str, methods: Sequence[str]) -> str:
     """The method's class name on the page; ``report.css`` colours what has it."""
-    return "s-mask" if method == MASK_ONLY else f"s-{methods.index(method) % len(SERIES)}"
+    return NO_MODEL_SERIES.get(method) or f"s-{methods.index(method) % len(SERIES)}"
 
 
 def dataset_title(name: str) -> str:
