@@ -142,7 +142,7 @@ def test_gains_are_of_the_same_images() -> None:
     maps, masks = smooth_maps(16, 40)
     truth = Truth([bool(mask.any()) for mask in masks], masks)
     rows = []
-    for factor in (1.0, 1.0, 3.0):
+    for factor in (1.0, 1.0, 1.2):
         rows.append(Findings())
         for index, (values, mask) in enumerate(zip(maps, masks, strict=True)):
             better = np.where(mask, factor * values, values).astype(np.float32)
@@ -153,8 +153,10 @@ def test_gains_are_of_the_same_images() -> None:
     gains = better.gains(one)
     for metric, (low, high) in gains.items():
         assert low <= better.metrics[metric] - one.metrics[metric] <= high
-        assert high - low < one.intervals[metric][1] - one.intervals[metric][0]
-    assert all(gains[metric][0] > 0 for metric in ("p_auroc", "aupro_30_exact"))
+    for metric in ("p_auroc", "aupro_30_exact"):
+        low, high = gains[metric]
+        assert 0 < low
+        assert high - low < (one.intervals[metric][1] - one.intervals[metric][0]) / 2
 
 
 @pytest.mark.parametrize("native", [True, False])
