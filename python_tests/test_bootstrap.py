@@ -155,7 +155,7 @@ def test_gains_are_of_the_same_images() -> None:
         assert low <= better.metrics[metric] - one.metrics[metric] <= high
     for metric in ("p_auroc", "aupro_30_exact"):
         low, high = gains[metric]
-        assert 0 < low
+        assert low > 0
         assert high - low < (one.intervals[metric][1] - one.intervals[metric][0]) / 2
 
 

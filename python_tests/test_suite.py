@@ -177,7 +177,7 @@ def test_killed_at_any_moment_a_rerun_has_the_same_table(tmp_path: Path, whole: 
     assert len(list(tmp_path.glob("results/*/*/[!.]*.json"))) >= 7
     run_suite(toy_suite(), tmp_path)
     assert figures(tmp_path) == figures(whole)
-    assert (tmp_path / "results.csv").read_bytes().count(b"\n") == ALL + 12 + 1
+    assert (tmp_path / "results.csv").read_bytes().count(b"\n") == ALL + 2 * 12 + 1
     assert not list(tmp_path.glob("results/**/.*.tmp"))
 
 

@@ -18,6 +18,7 @@ from cfr_fast.evaluation.level_curves import LevelCurves
 
 RESAMPLES = 1000
 COVERAGE = 0.95
+_BLOCK = 1 << 15  # entries of curves worked on at a time, so that they stay in the processor's cache
 _SEED = 0  # the same draws for all methods: their differences are of the same images
 
 
@@ -72,7 +73,7 @@ def resampled_areas(
 
     With defect pixels weighted by region that is the exact AUPRO of every resample, with weights of 1 and the
     limit 1 its pixel AUROC, both of scores rounded down to the levels of the curves. Between neighbouring
-    levels a curve is taken as straight, as where scores tie. Memory: some 40·B·K bytes, whatever N.
+    levels a curve is taken as straight, as where scores tie. Memory: some 2 MB beside the curves.
 
     Args:
         curves: of N images at K levels.
@@ -82,17 +83,23 @@ def resampled_areas(
     Returns:
         float64 [B, number of limits]; NaN where a resample has no defect pixel, or nothing else.
     """
+    step = max(1, _BLOCK // curves.negatives.shape[1])
+    blocks = [weights[first : first + step] for first in range(0, len(weights), step)]
+    return np.concatenate([_areas(curves, block, limits) for block in blocks])
+
+
+def _areas(curves: LevelCurves, weights: NDArray[np.float32], limits: Sequence[float]) -> NDArray[np.float64]:
     x, y = (
         _quotient(sums, sums[:, -1:])
         for sums in ((weights @ part).astype(np.float64) for part in (curves.negatives, curves.found))
     )
     area = np.zeros_like(x)
-    np.cumsum(np.diff(x) * (y[:, 1:] + y[:, :-1]) / 2, axis=1, out=area[:, 1:])
+    np.cumsum((x[:, 1:] - x[:, :-1]) * (y[:, 1:] + y[:, :-1]) / 2, axis=1, out=area[:, 1:])
     rows = np.arange(len(x))
     found = np.empty((len(x), len(limits)))
     for column, limit in enumerate(limits):
         # The limit lies between this point and the next.
-        at = np.minimum((x <= limit).sum(axis=1), x.shape[1] - 1) - 1
+        at = np.minimum(np.count_nonzero(x <= limit, axis=1), x.shape[1] - 1) - 1
         rest, width = limit - x[rows, at], x[rows, at + 1] - x[rows, at]
         share = np.divide(rest, width, out=np.zeros_like(rest), where=width > 0)
         height = y[rows, at] + share * (y[rows, at + 1] - y[rows, at]) / 2
@@ -110,4 +117,5 @@ def interval(values: NDArray[np.float64]) -> Interval | None:
 
 
 def _quotient(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below > 0, above / below, np.nan)

@@ -6,17 +6,18 @@ of these, without looking at a pixel again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from cfr_fast.evaluation.ranks import EIGHT_CONNECTED, below_levels
+from cfr_fast.evaluation.ranks import below_levels, region_shares
 
 LEVELS = 512
 SAMPLE = 1 << 17  # pixels, about, that the levels are chosen from
+COUNTED = 1 << 14  # most pixels of an image that are counted outside defects; maps are smooth
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,7 @@ class LevelCurves:
 
 def defect_of(mask: NDArray[np.bool_]) -> Defect:
     """The shares of a ground truth's pixels; bool [H, W]."""
-    if not mask.any():
-        return Defect(mask, np.empty(0))
-    inside = ndimage.label(mask, structure=EIGHT_CONNECTED)[0][mask]
-    return Defect(mask, 1.0 / np.bincount(inside)[inside])
+    return Defect(mask, region_shares(mask))
 
 
 def level_curves(
@@ -60,7 +58,10 @@ def level_curves(
 ) -> LevelCurves:
     """The curves of N images.
 
-    Scores between two levels count as the lower one. Memory: 4·(K + 2) bytes an image, twice.
+    Scores between two levels count as the lower one. Of an image with more than `COUNTED` pixels those
+    outside the defects are counted on the grid of every second (third, …) row and column, and stand for all;
+    defect pixels are all counted. On the benchmark's 110 maps both roundings together move AUPRO by less than
+    1e-4, where its intervals are 0.02 to 0.04 wide. Memory: 4·(K + 2) bytes an image, twice.
 
     Args:
         maps: N arrays float32 [H, W], finite.
@@ -72,9 +73,13 @@ def level_curves(
     negatives = np.zeros((len(maps), levels.size + 2), dtype=np.float32)
     found = np.zeros_like(negatives)
     for index, (values, defect) in enumerate(zip(maps, defects, strict=True)):
-        outside = values.size - defect.shares.size
-        negatives[index, 1:-1] = (outside - below_levels(values, defect.mask, levels))[::-1]
-        negatives[index, -1] = outside
+        step = math.ceil(math.sqrt(values.size / COUNTED))
+        some, mask = values[::step, ::step], defect.mask[::step, ::step]
+        counted = mask.size - np.count_nonzero(mask)
+        if counted:
+            each = (values.size - defect.shares.size) / counted
+            negatives[index, 1:-1] = each * (counted - below_levels(some, mask, levels)[::-1])
+            negatives[index, -1] = each * counted
         if defect.shares.size:
             # 0: below every level; else one more than the place of the level that it counts as.
             place = np.searchsorted(levels, values[defect.mask], side="right")

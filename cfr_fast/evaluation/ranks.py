@@ -19,7 +19,7 @@ from cfr_fast.ops import loader
 
 # The reference sorts this many negatives at a time (128 MiB of float32), so that memory stays bounded.
 CHUNK = 1 << 25
-EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+_EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,23 @@ def reference_defect_ranks(pairs: Pairs) -> DefectRanks:
     )
 
 
+def region_shares(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """For every defect pixel of one image, in raster order, 1 / size of its 8-connected region.
+
+    Args:
+        mask: bool [H, W].
+
+    Returns:
+        float64 [D].
+    """
+    library = loader.load()
+    if library is None:
+        return _shares(mask)[0]
+    return np.asarray(
+        library.module.defects_float32(*_contiguous(mask.astype(np.float32), mask, "float32"))[1]
+    )
+
+
 def below_levels(
     scores: NDArray[np.float32], mask: NDArray[np.bool_], levels: NDArray[np.float32]
 ) -> NDArray[np.int64]:
@@ -147,12 +164,18 @@ def _defects(pairs: Pairs) -> tuple[Scores, NDArray[np.float64], int]:
         pixels += mask.size
         if not mask.any():
             continue
-        label, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
-        inside = label[mask]
+        own, count = _shares(mask)
         scores.append(values[mask])
-        shares.append(1.0 / np.bincount(inside)[inside])
+        shares.append(own)
         regions += count
     return np.concatenate(scores), np.concatenate(shares) / max(regions, 1), pixels
+
+
+def _shares(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], int]:
+    """1 / size of its region for every defect pixel, and the number of regions."""
+    label, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+    inside = label[mask]
+    return 1.0 / np.bincount(inside)[inside], int(count)
 
 
 def _chunks(arrays: Iterable[Scores]) -> Iterator[Scores]:

@@ -42,8 +42,9 @@ MOST_LINES = 60  # of the table by category on a screen
 def summary_table(results: Sequence[CategoryResult]) -> Table:
     """Means over categories (± deviation over seeds), in percent: a pair of lines for each method.
 
-    The column AUPRO says with which thresholds: 99, as papers report it, or exact; the columns after it are
-    the limits of the false-positive rate. `MARK` is at figures that are not clearly above the mask alone.
+    The last columns are AUPRO up to each limit of the false-positive rate: with 99 thresholds, as papers
+    report it, in the first line, and exact in the second. `MARK` is at figures that are not clearly above the
+    mask alone.
     """
     found = summarise(results)
     summaries = with_published(found)
@@ -51,9 +52,9 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
         escape(", ".join(dict.fromkeys(row.dataset for row in summaries))),
         _plural(len({result.category for result in results}), "category", "categories"),
         _plural(len({result.seed for result in results}), "seed", "seeds"),
-        "percent",
+        f"percent · AUPRO with {SAMPLED} thresholds, exact",
     )
-    columns = ("shots", "method", "I-AUROC", "P-AUROC", "AUPRO", *(f"{limit:.0%}" for limit in LIMITS))
+    columns = ("shots", "method", "I-AUROC", "P-AUROC", *(f"AUPRO\n{limit:.0%}" for limit in LIMITS))
     # Deviations make the columns wide; with narrower gaps they still fit into 80 characters.
     table = _table(" · ".join(title), columns, gap=0 if any(len(row.seeds) > 1 for row in summaries) else 1)
     most = max((len(row.categories) for row in found), default=0)
@@ -64,8 +65,8 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
         head = (f"{row.shots}", escape(row.label(most)), cells["i_auroc"], cells["p_auroc"])
         for thresholds in (SAMPLED,) if row.is_published else (SAMPLED, None):
             areas = [cells[aupro_key(limit, thresholds)] for limit in LIMITS]
-            table.add_row(*head, "exact" if thresholds is None else f"{thresholds}", *areas)
-            head = ("", "", "", "")
+            table.add_row(*head, *areas)
+            head = ("", "  exact", "", "")
         table.add_section()
     return table
 
@@ -132,7 +133,9 @@ def _tables(results: Sequence[CategoryResult], by_category: bool) -> Group:
     intervals = interval_table(results)
     if intervals is not None:
         parts.append(intervals)
-    if any(row.not_above_mask for row in (*summarise(results), *rows_of(results))):
+    marked = [row.not_above_mask for row in summarise(results)]
+    marked += [row.not_above_mask for row in rows_of(results) if by_category]
+    if any(marked):
         parts.append(f"{LEGEND}:\n{RULE}")
     return Group(*parts, *notes(results))
 
