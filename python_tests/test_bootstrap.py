@@ -79,6 +79,21 @@ def test_where_they_are_many_it_is_so_up_to_the_levels(sample, monkeypatch) -> N
     check(maps, masks, "resampled_areas.levels", 12)
 
 
+def test_pixels_on_a_grid_stand_for_the_others(monkeypatch) -> None:
+    """A quarter of the pixels outside the defects, on smooth maps as those of features on a grid are."""
+    monkeypatch.setattr(level_curves, "COUNTED", 72 * 72 // 4)
+    maps, masks = smooth_maps(16, 72)
+    calls = []
+
+    def counted(scores, mask, levels):
+        calls.append(scores.shape)
+        return below_levels(scores, mask, levels)
+
+    monkeypatch.setattr(level_curves, "below_levels", counted)
+    check(maps, masks, "resampled_areas.grid", 12)
+    assert set(calls) == {(36, 36)}
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 1000]))
 def test_image_auroc_is_exact(seed, levels) -> None:

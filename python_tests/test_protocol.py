@@ -131,7 +131,7 @@ def test_every_row_has_its_intervals():
     assert all(set(row) == set(WITH_INTERVAL) for row in result.intervals.values())
     for name, row in result.intervals.items():
         for metric, (low, high) in row.items():
-            assert -1e-6 <= low <= high <= 1 + 1e-6
+            assert 0 <= low <= high <= 1
             assert low - 1e-6 <= result.metrics[name][metric] <= high + 1e-6
     low, high = result.intervals["random"]["i_auroc"]
     assert high - low > 0.2

@@ -104,7 +104,7 @@ def _areas(curves: LevelCurves, weights: NDArray[np.float32], limits: Sequence[f
         share = np.divide(rest, width, out=np.zeros_like(rest), where=width > 0)
         height = y[rows, at] + share * (y[rows, at + 1] - y[rows, at]) / 2
         found[:, column] = (area[rows, at] + rest * height) / limit
-    return found
+    return np.clip(found, 0.0, 1.0)  # shares are rounded to float32
 
 
 def interval(values: NDArray[np.float64]) -> Interval | None:
