@@ -113,7 +113,7 @@ def test_the_random_row_is_luck_on_the_object():
     category = toy_category(normal=6, defective=6)
     result = run(category)
     row, mask_only = result.metrics["random"], result.metrics["mask only"]
-    scores = [random_score(source.name, 42) for source in category.test]
+    scores = [random_score("toy", source.name, 42) for source in category.test]
     assert row["i_auroc"] == image_auroc(scores, [source.defect != "good" for source in category.test])
     assert row["i_auroc"] != run(category, seed=0).metrics["random"]["i_auroc"]
     assert row["i_auroc"] == run(category, shots=1).metrics["random"]["i_auroc"]

@@ -82,12 +82,13 @@ def toy_result(key: RunKey, images: Images, evidence: Evidence) -> CategoryResul
     anomalous = [row.anomalous for row in rows]
     metrics = {}
     noise = [
-        random_map(valid, name, key.seed) for valid, name in zip(evidence.valid, images.names, strict=True)
+        random_map(valid, key.category, name, key.seed)
+        for valid, name in zip(evidence.valid, images.names, strict=True)
     ]
     for method, maps, own in (
         (key.method, evidence.map.astype(np.float32), scores),
         (MASK_ONLY, mask_map(evidence.valid), scores * 0),
-        (RANDOM, noise, [random_score(name, key.seed) for name in images.names]),
+        (RANDOM, noise, [random_score(key.category, name, key.seed) for name in images.names]),
     ):
         row = dict.fromkeys(METRICS, float("nan"))
         row |= {"i_auroc": image_auroc(own, anomalous), "p_auroc": 0.9}

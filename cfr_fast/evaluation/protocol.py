@@ -98,7 +98,7 @@ def evaluate_methods(
     method's row there are two that need no model. The map of "mask only" is 1 where the prepared sample has a
     point and 0 elsewhere: it shows how much of a figure comes from knowing where the object is. Its AUPRO is
     the exact one only. The map of "random" is noise on the same pixels, and its image score is random, both
-    decided by the seed and the image's name: it shows how far luck goes on these test images.
+    decided by the seed and the image's names: it shows how far luck goes on these test images.
 
     Args:
         category: `train` is what shots are chosen from, `test` is what is measured.
@@ -147,9 +147,9 @@ def evaluate_methods(
                 # Every normalisation of the indicator of valid pixels leaves its localisation map and its
                 # image score (1, whatever the image) as they are; only the pixel-AUROC scaling depends on it.
                 valid = np.asarray(result.valid).reshape(size, size)
-                mask, noise = mask_map(valid), random_map(valid, source.name, seed)
+                mask, noise = mask_map(valid), random_map(valid, category.name, source.name, seed)
                 no_model[MASK_ONLY].add(mask, mask, 1.0)
-                no_model[RANDOM].add(noise, noise, random_score(source.name, seed))
+                no_model[RANDOM].add(noise, noise, random_score(category.name, source.name, seed))
                 masks.append(grid_truth(sample, defect, result, size))
             if on_image is not None:
                 on_image(name, sample, result)

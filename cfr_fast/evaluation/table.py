@@ -52,7 +52,7 @@ def summary_table(results: Sequence[CategoryResult]) -> Table:
         escape(", ".join(dict.fromkeys(row.dataset for row in summaries))),
         _plural(len({result.category for result in results}), "category", "categories"),
         _plural(len({result.seed for result in results}), "seed", "seeds"),
-        f"percent · AUPRO with {SAMPLED} thresholds, exact",
+        f"percent · AUPRO {SAMPLED}, exact",
     )
     columns = ("shots", "method", "I-AUROC", "P-AUROC", *(f"AUPRO\n{limit:.0%}" for limit in LIMITS))
     # Deviations make the columns wide; with narrower gaps they still fit into 80 characters.

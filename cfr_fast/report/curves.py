@@ -92,17 +92,17 @@ def _from_maps(method: str, kept: Sequence[Kept]) -> Curve:
     """The curve of a run's method, or of one of `NO_MODEL` on its valid pixels."""
     if method == MASK_ONLY:
         kept = kept[:1]  # all seeds have the same
-    areas = [aupro(_maps(method, key.seed, evidence), truth, PERCENT) for key, evidence, truth in kept]
+    areas = [aupro(_maps(method, key, evidence), truth, PERCENT) for key, evidence, truth in kept]
     key = kept[0][0]
     return Curve(method, key.shots, key.category, PERCENT, np.mean(np.array(areas), axis=0), True)
 
 
-def _maps(method: str, seed: int, evidence: Evidence) -> list[NDArray[np.float32]]:
+def _maps(method: str, key: RunKey, evidence: Evidence) -> list[NDArray[np.float32]]:
     if method == MASK_ONLY:
         return [mask_map(valid) for valid in evidence.valid]
     if method == RANDOM:
         pairs = zip(evidence.valid, evidence.names, strict=True)
-        return [random_map(valid, name, seed) for valid, name in pairs]
+        return [random_map(valid, key.category, name, key.seed) for valid, name in pairs]
     return list(evidence.map.astype(np.float32))
 
 
