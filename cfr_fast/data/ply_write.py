@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,12 +82,14 @@ def _check(
     rgb: NDArray[np.uint8],
     scalars: Mapping[str, NDArray[np.floating]],
 ) -> None:
-    size = ", ".join(str(length) for length in xyz.shape[:2])
-    for name, array, kind, shape in (
-        ("xyz", xyz, "float", (*xyz.shape[:2], 3)),
-        ("rgb", rgb, "uint8", (*xyz.shape[:2], 3)),
-        *((f"scalar {name!r}", values, "float", xyz.shape[:2]) for name, values in scalars.items()),
-    ):
+    grid = xyz.shape[:2]
+    size = ", ".join(str(length) for length in grid)
+    images: list[tuple[str, NDArray[Any], str, tuple[int, ...]]] = [
+        ("xyz", xyz, "float", (*grid, 3)),
+        ("rgb", rgb, "uint8", (*grid, 3)),
+    ]
+    images += [(f"scalar {name!r}", values, "float", grid) for name, values in scalars.items()]
+    for name, array, kind, shape in images:
         fits = array.dtype.kind == "f" if kind == "float" else array.dtype == np.uint8
         if not fits or array.shape != shape or array.size == 0:
             wanted = "[H, W, 3]" if name == "xyz" else f"[{size}, 3]" if name == "rgb" else f"[{size}]"
