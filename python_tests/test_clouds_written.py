@@ -122,3 +122,19 @@ def test_an_unwritable_place_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         write_ply(tmp_path / "taken" / "a.ply", *scene(3, 4, 0.2)[:2])
+
+
+def test_broken_grids_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    xyz, rgb, *_ = scene(3, 4, 0.3)
+    xyz[-1, -1] = 0  # so that the last byte is the length of a list
+    write_ply(path, xyz, rgb)
+    intact = path.read_bytes()
+    lists = b"list uchar int"
+    broken = [intact[:-cut] for cut in range(1, 40)]
+    broken += [intact.replace(lists, other) for other in (b"list uchar float", b"list float int")]
+    broken.append(intact.replace(lists, b"list char int")[:-1] + b"\xff")  # a length of -1
+    for content in broken:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.ply"):
+            read_ply(path)
