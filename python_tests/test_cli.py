@@ -14,6 +14,7 @@ from PIL import Image
 
 from cfr_fast import CFR
 from cfr_fast.cli import main
+from cfr_fast.data import read_xyz
 
 FAST = [
     "--size",
@@ -87,6 +88,22 @@ def test_predict_json_and_tiff(
     assert entry["files"]["map"].endswith(".tiff")
     found = tifffile.imread(tmp_path / entry["files"]["map"])
     assert (found.shape, found.dtype) == ((80, 80), np.float32)
+
+
+@pytest.mark.parametrize("colors", [[], ["photo"]])
+def test_predict_writes_clouds_when_asked_to(
+    model: Path, sweets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], colors: list[str]
+) -> None:
+    file = next((sweets / "cookie" / "test" / "hole" / "rgb").iterdir())
+    arguments = ["predict", str(model), str(file), "-o", str(tmp_path), "--json", "--clouds", *colors]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    points = read_xyz(file.parent.parent / "xyz" / f"{file.stem}.tiff")
+    assert entry["files"]["cloud"].endswith(".ply")
+    assert np.array_equal(read_xyz(tmp_path / entry["files"]["cloud"]), points)
+    (row,) = csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())
+    assert row["cloud"] == entry["files"]["cloud"]
 
 
 def test_fit_from_files_and_from_named_samples(

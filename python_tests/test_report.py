@@ -128,6 +128,13 @@ def test_json_has_everything(results, tmp_path):
     assert [row.to_json() for row in again] == [row.to_json() for row in results]
 
 
+def test_an_infinite_threshold_is_null_in_json(tmp_path):
+    endless = replace(judged()[1], threshold=math.inf, label=False)
+    write_scores_json(tmp_path / "scores.json", [endless])
+    (row,) = json.loads((tmp_path / "scores.json").read_text())
+    assert (row["threshold"], row["label"]) == (None, False)
+
+
 def test_scores_are_escaped_and_complete(tmp_path):
     (_, good), (_, red) = judged('odd, "name"\n=x', "good"), judged()
     files = [{"overlay": tmp_path / "a.png"}, {"overlay": "b.png", "mask": "m,1.png"}]

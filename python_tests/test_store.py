@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -66,6 +67,27 @@ def test_results_come_back_under_their_names(tmp_path: Path, result) -> None:
     assert store.keys() == [KEY]
     assert store.result(KEY).to_json() == result.to_json()
     assert [found.skipped for found in store.results()] == [("test/red/009",)]
+
+
+def test_an_infinite_threshold_comes_back(tmp_path: Path, result) -> None:
+    """Models imported from the authors' checkpoints have none: no score exceeds it."""
+    endless = replace(
+        result, images=tuple(replace(row, threshold=math.inf, label=False) for row in result.images)
+    )
+    store = Store(tmp_path)
+    store.write_result(KEY, endless)
+    (path,) = (tmp_path / "results").rglob("*.json")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    plain = json.loads(path.read_text(), parse_constant=refuse)
+    assert {row["threshold"] for row in plain["images"]} == {None}
+    assert store.result(KEY).images == endless.images
+    assert store.result(KEY).to_json() == endless.to_json()
+    kept = replace(evidence(), threshold=math.inf, pixel_threshold=math.inf)
+    store.write_evidence(KEY, kept)
+    assert same(store.evidence(KEY), kept)
 
 
 def test_methods_are_listed_in_the_order_of_the_record(tmp_path: Path, result) -> None:

@@ -123,6 +123,9 @@ def predict(options: argparse.Namespace) -> None:
                 evaluation.write_png(paths["overlay"], drawn)
                 evaluation.write_png(paths["mask"], result.mask)
                 evaluation.write_map(paths["map"], result.anomaly_map)
+                if options.clouds:
+                    paths["cloud"] = out / f"{stem}.ply"
+                    evaluation.write_cloud(paths["cloud"], sample, result, options.clouds)
                 verdicts.append(result.verdict())
                 files.append({kind: path.name for kind, path in paths.items()})
     finally:  # what is done stays usable when a later sample cannot be read
@@ -133,7 +136,10 @@ def predict(options: argparse.Namespace) -> None:
         print((out / "scores.json").read_text())
     else:
         Console().print(evaluation.verdict_table(verdicts))
-        Console().print(f"overlays, masks, maps, scores.csv and scores.json are in {out}", highlight=False)
+        clouds = " clouds," if options.clouds else ""
+        Console().print(
+            f"overlays, masks, maps,{clouds} scores.csv and scores.json are in {out}", highlight=False
+        )
 
 
 def import_authors(options: argparse.Namespace) -> None:

@@ -64,7 +64,8 @@ def show_results(results: Sequence[CategoryResult], out: Path, as_json: bool, co
 
 def _contents(options: argparse.Namespace) -> str:
     pictures = "" if options.no_pictures or options.keep_maps == "none" else ", pictures"
-    return f"every run{pictures}" + ("" if options.keep_maps == "none" else " and maps")
+    clouds = ", clouds" if options.clouds and options.keep_maps != "none" else ""
+    return f"every run{pictures}{clouds}" + ("" if options.keep_maps == "none" else " and maps")
 
 
 def _run(options: argparse.Namespace, workers: Workers, methods: Any) -> list[CategoryResult]:
@@ -124,4 +125,5 @@ def _suite(options: argparse.Namespace, workers: Workers, methods: Sequence[Meth
         options.keep_maps,
         options.skip_bad,
         not options.no_pictures,
+        options.clouds,
     )

@@ -123,12 +123,14 @@ def _predict(make: Any) -> None:
         "predict",
         commands.predict,
         "judge samples: overlays, masks, raw maps, scores.csv and scores.json",
-        "cfr predict bagel.cfr.safetensors mvtec3d/bagel/test/hole -o out",
+        "cfr predict bagel.cfr.safetensors mvtec3d/bagel/test/hole -o out\n"
+        "cfr predict bagel.cfr.safetensors mvtec3d/bagel/test/hole -o out --clouds",
     )
     command.add_argument("model", type=Path, help="model file")
     command.add_argument("files", nargs="+", type=Path, help="any file of each sample, or folders")
     command.add_argument("-o", "--out", type=Path, required=True, help="folder for the results")
     command.add_argument("--maps", choices=("npy", "tiff"), default="npy", help="format of the raw maps")
+    _clouds(command, "each sample")
     _files(command)
     _device(command)
     _json(command)
@@ -197,6 +199,7 @@ def _protocol(command: argparse.ArgumentParser, out: str) -> None:
     )
     command.add_argument("--skip-bad", action="store_true", help="leave out samples that cannot be read")
     command.add_argument("--no-pictures", action="store_true", help="write tables and maps only")
+    _clouds(command, "each test image of the runs whose maps are kept")
     _model(command)
     _json(command)
 
@@ -315,6 +318,17 @@ def _choice(command: argparse.ArgumentParser) -> None:
 def _files(command: argparse.ArgumentParser) -> None:
     command.add_argument("--camera", type=Path, help="camera.json with fx, fy, cx, cy for depth images")
     command.add_argument("--unit", choices=("m", "mm"), help="of clouds and float depth (default: metres)")
+
+
+def _clouds(command: argparse.ArgumentParser, of: str) -> None:
+    command.add_argument(
+        "--clouds",
+        nargs="?",
+        choices=("score", "photo"),
+        const="score",
+        help=f"also write the points of {of} as PLY for CloudCompare, MeshLab or Open3D, in the colours of "
+        "the score (default) or of the photo, with the score as a scalar field; 24 bytes a point",
+    )
 
 
 def _device(command: argparse.ArgumentParser) -> None:

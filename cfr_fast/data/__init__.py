@@ -9,6 +9,7 @@ from cfr_fast.data.files import PathLike, write_atomically
 from cfr_fast.data.fingerprint import fingerprint
 from cfr_fast.data.frame import Frame, frame_of
 from cfr_fast.data.images import read_mask, read_rgb, write_mask, write_rgb
+from cfr_fast.data.ply_write import write_ply
 from cfr_fast.data.preparation import Background, is_prepared, prepare
 from cfr_fast.data.prepared import PreparedCategory, prepare_category
 from cfr_fast.data.sample import Category, Sample, SampleSource
@@ -43,6 +44,7 @@ __all__ = [
     "read_xyz",
     "write_atomically",
     "write_mask",
+    "write_ply",
     "write_rgb",
     "write_xyz",
 ]

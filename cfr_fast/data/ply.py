@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,15 +148,25 @@ def _binary_elements(data: bytes, offset: int, elements: list[_Element], order: 
 
 def _binary_lists(data: bytes, offset: int, element: _Element, order: str) -> tuple[NDArray[np.int64], int]:
     length_type, item_type = (np.dtype(order + kind) for kind in element.lists[0])
-    rows = []
+    if "f" in (length_type.kind, item_type.kind):
+        raise ValueError(f"lists of {element.name} of other than whole numbers")
+    byte_order: Literal["little", "big"] = "little" if order == "<" else "big"
+    step, size, signed = length_type.itemsize, item_type.itemsize, length_type.kind == "i"
+    starts = []  # numpy is slow with numbers one by one
     for _ in range(element.count):
-        length = int(np.frombuffer(data, length_type, 1, offset)[0])
+        length = int.from_bytes(data[offset : offset + step], byte_order, signed=signed)
         if length < 0:
             raise ValueError("a list of negative length")
-        offset += length_type.itemsize
-        rows.append([length, *(int(item) for item in np.frombuffer(data, item_type, min(length, 1), offset))])
-        offset += length * item_type.itemsize
-    return _first_items(rows), offset
+        starts.append(offset + step if length else -1)
+        offset += step + length * size
+        if offset > len(data):
+            raise ValueError(f"truncated inside the lists of {element.name}")
+    start = np.array(starts, dtype=np.int64)
+    column = np.full(len(start), -1, dtype=np.int64)
+    filled = start >= 0
+    items = np.frombuffer(data, np.uint8)[start[filled, None] + np.arange(size)]
+    column[filled] = items.view(item_type)[:, 0]
+    return column, offset
 
 
 def _first_items(rows: list[list[int]]) -> NDArray[np.int64]:

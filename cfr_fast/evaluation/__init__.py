@@ -2,6 +2,7 @@
 
 from cfr_fast.evaluation.aupro import aupro, pro_curve
 from cfr_fast.evaluation.auroc import image_auroc, pixel_auroc, pixel_auroc_map
+from cfr_fast.evaluation.cloud import write_cloud
 from cfr_fast.evaluation.detector import Detector, Prediction, Verdict
 from cfr_fast.evaluation.files import write_map, write_png
 from cfr_fast.evaluation.gallery import Gallery, file_stem
@@ -50,6 +51,7 @@ __all__ = [
     "slug",
     "summarise",
     "verdict_table",
+    "write_cloud",
     "write_map",
     "write_png",
     "write_results_csv",

@@ -36,7 +36,7 @@ WITH_INTERVAL = ("i_auroc", "p_auroc", *(aupro_key(limit, None) for limit in LIM
 
 @dataclass(frozen=True)
 class ImageRow:
-    """The verdict on one test image; `defect` is "good" for a normal one."""
+    """The verdict on one test image; `defect` is "good" for a normal one; `threshold` may be +∞."""
 
     name: str
     defect: str
@@ -93,11 +93,17 @@ class CategoryResult:
     gains: Mapping[str, Interval] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers; NaN becomes None, JSON having no NaN."""
+        """Plain dicts, lists, strings and numbers; JSON has neither NaN nor infinity.
+
+        None stands for a metric that is NaN and for an infinite threshold, which no score exceeds.
+        """
         plain = asdict(self)
         plain["metrics"] = {method: numbers(row) for method, row in self.metrics.items()}
         plain["training_samples"] = list(self.training_samples)
-        plain["images"] = [asdict(row) for row in self.images]
+        plain["images"] = [
+            asdict(row) | {"threshold": None if row.threshold == math.inf else row.threshold}
+            for row in self.images
+        ]
         plain["skipped"] = list(self.skipped)
         plain["intervals"] = {method: _lists(row) for method, row in self.intervals.items()}
         plain["gains"] = _lists(self.gains)
@@ -113,7 +119,10 @@ class CategoryResult:
         fields = dict(plain)
         try:
             fields["training_samples"] = tuple(fields["training_samples"])
-            fields["images"] = tuple(ImageRow(**row) for row in fields["images"])
+            fields["images"] = tuple(
+                ImageRow(**{**row, "threshold": math.inf if row["threshold"] is None else row["threshold"]})
+                for row in fields["images"]
+            )
             fields["skipped"] = tuple(fields.get("skipped", ()))
             fields["metrics"] = {
                 method: {name: math.nan if value is None else value for name, value in row.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,15 @@ def write_scores_csv(path: Path | str, results: Sequence[Verdict], files: Files 
 
 
 def write_scores_json(path: Path | str, results: Sequence[Verdict], files: Files | None = None) -> None:
-    """Write the same as a JSON list of objects; `files` is an object of its own in each."""
+    """Write the same as a JSON list of objects; `files` is an object of its own in each.
+
+    An infinite threshold, which no score exceeds, is null.
+    """
     listed = _listed(results, files)
-    write_json(path, [_verdict(result) | {"files": row} for result, row in zip(results, listed, strict=True)])
+    rows = [_verdict(result) | {"files": row} for result, row in zip(results, listed, strict=True)]
+    for row in rows:
+        row["threshold"] = None if row["threshold"] == math.inf else row["threshold"]
+    write_json(path, rows)
 
 
 def _verdict(result: Verdict) -> dict[str, Any]:

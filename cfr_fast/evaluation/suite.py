@@ -13,8 +13,9 @@ from typing import Any
 from cfr_fast.data.fingerprint import fingerprint
 from cfr_fast.data.sample import Category, Sample
 from cfr_fast.errors import InputError, OutputError
+from cfr_fast.evaluation.cloud import COLORS, write_cloud
 from cfr_fast.evaluation.detector import MethodSet, Prediction
-from cfr_fast.evaluation.gallery import Gallery
+from cfr_fast.evaluation.gallery import Gallery, file_stem
 from cfr_fast.evaluation.keep import KEEP, Keeper
 from cfr_fast.evaluation.methods import Method
 from cfr_fast.evaluation.protocol import evaluate_methods
@@ -44,6 +45,7 @@ class Suite:
         keep: whose maps are kept, one of `KEEP`.
         skip_bad: as in `evaluate_methods`.
         pictures: whether panels of the runs whose maps are kept are drawn, in ``pictures/``.
+        clouds: colours of the clouds of those runs, in ``clouds/``, as in `write_cloud`; None writes none.
     """
 
     dataset: str
@@ -60,6 +62,7 @@ class Suite:
     keep: str = "first"
     skip_bad: bool = False
     pictures: bool = False
+    clouds: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("categories", "methods", "shots", "seeds"):
@@ -67,6 +70,8 @@ class Suite:
                 raise InputError(name, "at least one", "none")
         if self.keep not in KEEP:
             raise InputError("--keep-maps", f"one of {', '.join(KEEP)}", repr(self.keep))
+        if self.clouds not in (None, *COLORS):
+            raise InputError("--clouds", f"one of {', '.join(COLORS)}", repr(self.clouds))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -206,17 +211,20 @@ def _run(suite: Suite, store: Store, item: _Item, record: Mapping[str, Any]) -> 
         method.name: RunKey(item.category.name, method.name, item.shots, item.seed) for method in item.methods
     }
     keepers = {name: Keeper() for name, key in keys.items() if suite.kept(key)}
+    run = run_name(item.shots, item.seed)
+    pictures, clouds = (store.folder / part / item.category.name for part in ("pictures", "clouds"))
     galleries: dict[str, Gallery] = {}
     if suite.pictures:
-        place = store.folder / "pictures" / item.category.name
-        run = run_name(item.shots, item.seed)
-        galleries = {name: Gallery(place / slug(name) / run) for name in keepers}
+        galleries = {name: Gallery(pictures / slug(name) / run) for name in keepers}
 
     def on_image(name: str, sample: Sample, result: Prediction) -> None:
         if name in keepers:
             keepers[name].add(sample, result)
         if name in galleries:
             galleries[name].add(sample, result)
+        if name in keepers and suite.clouds is not None:
+            cloud = clouds / slug(name) / run / f"{file_stem(sample.name)}.ply"
+            write_cloud(cloud, sample, result, suite.clouds)
 
     found = evaluate_methods(
         item.category,
