@@ -23,7 +23,7 @@ from cfr_fast.settings import Settings
 
 FORMAT = 2  # raised whenever older code could no longer read what newer code writes
 READABLE = (1, FORMAT)  # 2 adds the kind of mapper, and models without frozen networks
-LEVELS = ("theta", "threshold", "pixel_threshold")
+LEVELS = ("theta", "threshold", "pixel_threshold", "exponent")
 
 
 def write(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import t as student
 from torch import Tensor
 
 from cfr_fast.data.augment import augment
@@ -17,11 +18,17 @@ LEARN, CALIBRATE = 0, 1  # two independent series of views
 PIXEL_QUANTILE = 0.9995  # share of a normal view's pixels below the pixel threshold
 
 
-def normal_views(samples: Sequence[Sample], views: int, seed: int, purpose: int) -> Iterator[Sample]:
-    """`views` augmented views of every sample; the same seed and purpose give the same views."""
+def normal_views(
+    samples: Sequence[Sample], views: int, seed: int, purpose: int, turns: bool = False
+) -> Iterator[Sample]:
+    """`views` augmented views of every sample; the same seed and purpose give the same views.
+
+    With `turns` they are spread over the full circle, each turned by a random angle of its own share of it.
+    """
     for number, sample in enumerate(samples):
         for view in range(views):
-            yield augment(sample, np.random.default_rng((seed, purpose, number, view)))
+            part = (2 * np.pi * view / views, 2 * np.pi * (view + 1) / views) if turns else None
+            yield augment(sample, np.random.default_rng((seed, purpose, number, view)), part)
 
 
 def quantile_theta(distances: Sequence[Tensor], reliable_share: float) -> float:
@@ -36,6 +43,29 @@ def quantile_theta(distances: Sequence[Tensor], reliable_share: float) -> float:
     """
     values = torch.cat(list(distances)).double().cpu().numpy()
     return float(np.quantile(values, reliable_share)) if values.size else 1.0
+
+
+def image_threshold(scores: Sequence[float], false_alarm: float | None) -> float:
+    """The image score above which a sample is anomalous, from the scores of n normal views.
+
+    Args:
+        scores: of normal views, at least one.
+        false_alarm: share of further normal samples that may lie above; None takes `score_threshold`.
+
+    Returns:
+        The upper end of Student's prediction interval for one more score, log scores taken as normal:
+        exp(mean + t · std · √(1 + 1/n)), t its (1 − false_alarm) quantile with n − 1 degrees of freedom. It
+        knows the variation between the views at hand: views of one part say nothing of other parts. A single
+        score, or one that is not positive, has no such interval: then the largest.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if false_alarm is None:
+        return score_threshold(scores)
+    if len(values) < 2 or values.min() <= 0:
+        return float(values.max())
+    logs, n = np.log(values), len(values)
+    quantile = float(student.ppf(1 - false_alarm, n - 1))
+    return float(np.exp(logs.mean() + quantile * logs.std(ddof=1) * np.sqrt(1 + 1 / n)))
 
 
 def score_threshold(scores: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,7 +16,11 @@ from cfr_fast.mappers import CyclicMappers
 from cfr_fast.memory import KeyValueBank
 from cfr_fast.ops import Interpolated
 from cfr_fast.retriever import AttentionRetriever, find_candidates
+from cfr_fast.scoring import DEFAULT_EXPONENT
 from cfr_fast.settings import Settings
+
+if TYPE_CHECKING:
+    from cfr_fast.calibrated import Calibrated
 
 
 @dataclass(eq=False)
@@ -30,6 +35,9 @@ class Learned:
         theta: cosine distance to the RGB bank from which a prediction is unreliable.
         threshold: image score above which a sample is anomalous.
         pixel_threshold: level of the anomaly map above which pixels are marked.
+        exponent: of the map's mean, by which it is divided for the image score.
+        calibrated: what the calibrated score takes; then all other parts work on its cells. None for the
+            discrepancy alone.
     """
 
     mappers: CyclicMappers
@@ -39,10 +47,14 @@ class Learned:
     theta: float = float("inf")
     threshold: float = float("inf")
     pixel_threshold: float = float("inf")
+    exponent: float = DEFAULT_EXPONENT
+    calibrated: Calibrated | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of RGB and of 3D features."""
+        """Of RGB and of 3D features, as extractors give them."""
+        if self.calibrated is not None:
+            return self.calibrated.rgb.mean.numel(), self.calibrated.xyz.mean.numel()
         first = self.mappers.rgb_to_xyz.first, self.mappers.xyz_to_rgb.first
         return int(first[0].shape[1]), int(first[1].shape[1])
 
@@ -55,6 +67,8 @@ class Learned:
             self.rgb_bank = self.rgb_bank.to(device)
         if self.pairs is not None:
             self.pairs = KeyValueBank(self.pairs.keys.to(device), self.pairs.values.to(device))
+        if self.calibrated is not None:
+            self.calibrated = self.calibrated.to(device)
         self.__dict__.pop("_memory", None)
         return self
 
@@ -74,15 +88,29 @@ class Learned:
             s, float of the shape of `valid`, and the replaced rows, int64 [U], ascending.
         """
         predicted_rgb = self.mappers.xyz_to_rgb.map(xyz)
-        if self.rgb_bank is None:
-            unreliable = torch.empty(0, dtype=torch.int64, device=valid.device)
-            replacement = predicted_rgb[unreliable]
-        else:
-            unreliable = ops.confidence_filter(predicted_rgb, self.rgb_bank, self.theta)
-            replacement = self._replacement(rgb, xyz, unreliable, settings)
+        unreliable, replacement = self.replacement(predicted_rgb, rgb, xyz, settings)
         predicted_xyz = self.mappers.rgb_to_xyz.map(rgb)
         found = ops.replace_and_score(predicted_rgb, rgb, predicted_xyz, xyz, replacement, unreliable, valid)
         return found, unreliable
+
+    def replacement(
+        self, predicted_rgb: Tensor, rgb: Interpolated, xyz: Interpolated, settings: Settings
+    ) -> tuple[Tensor, Tensor]:
+        """Which predictions are not reliable, and what replaces them.
+
+        Args:
+            predicted_rgb: float [V, Dr], from the 3D features.
+            rgb, xyz: observed features of the same pixels.
+            settings: of the model.
+
+        Returns:
+            Rows int64 [U], ascending, and float [U, Dr]; none without a bank.
+        """
+        if self.rgb_bank is None:
+            nothing = torch.empty(0, dtype=torch.int64, device=predicted_rgb.device)
+            return nothing, predicted_rgb[nothing]
+        unreliable = ops.confidence_filter(predicted_rgb, self.rgb_bank, self.theta)
+        return unreliable, self._replacement(rgb, xyz, unreliable, settings)
 
     def discrepancy_many(
         self,

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from cfr_fast.calibrate import pixel_threshold, quantile_theta, score_threshold
+from cfr_fast.calibrate import image_threshold, pixel_threshold, quantile_theta
 from cfr_fast.learned import Learned
 from cfr_fast.mappers import CyclicMappers, train_mappers
 from cfr_fast.memory import KeyValueBank, build_banks, draw_rows
@@ -56,12 +56,15 @@ class Lesson:
         views: of augmented views to learn from; empty views are left out.
         calibration: of further views, which levels are calibrated on.
         bank: of the shots, for the memory banks: with pixels of the background where settings say so.
+        view_shots, calibration_shots: per view the number of the shot that it shows.
     """
 
     shots: tuple[PixelFeatures, ...]
     views: tuple[PixelFeatures, ...]
     calibration: tuple[PixelFeatures, ...]
     bank: tuple[PixelFeatures, ...]
+    view_shots: tuple[int, ...]
+    calibration_shots: tuple[int, ...]
     _trained: dict[Hashable, object] = field(default_factory=dict, repr=False)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -73,15 +76,27 @@ class Lesson:
 
 
 def learn(lesson: Lesson, settings: Settings) -> Learned:
-    """Train the mappers and everything that replacement needs, then calibrate; banks hold shots alone."""
+    """`trained`, then both thresholds."""
+    learned = trained(lesson, settings)
+    with torch.no_grad():
+        _calibrate(learned, lesson, settings)
+    return learned
+
+
+def trained(lesson: Lesson, settings: Settings) -> Learned:
+    """The mappers and everything that replacement needs, θ included; banks hold shots alone."""
     learned = Learned(_mappers(lesson, settings))
     if settings.replacement != "none":
         pairs, learned.rgb_bank = memory_banks(lesson, settings)
         learned.pairs = draw_rows(pairs, settings.bank_rows, settings.seed)
         if settings.replacement in ("attention", "bank"):
             learned.retriever = _retriever(lesson, settings, learned.pairs)
-    with torch.no_grad():
-        _calibrate(learned, lesson, settings)
+    if settings.theta is not None:
+        learned.theta = settings.theta
+    elif learned.rgb_bank is not None:
+        with torch.no_grad():
+            distances = [learned.distances(view.xyz) for view in lesson.calibration]
+        learned.theta = quantile_theta(distances, settings.reliable_share)
     return learned
 
 
@@ -136,18 +151,14 @@ def _retriever(lesson: Lesson, wanted: Settings, pairs: KeyValueBank) -> Attenti
 
 
 def _calibrate(learned: Learned, lesson: Lesson, wanted: Settings) -> None:
-    """θ and both thresholds: as given, or from augmented views of the shots."""
-    views = lesson.calibration
-    if wanted.theta is not None:
-        learned.theta = wanted.theta
-    elif learned.rgb_bank is not None:
-        learned.theta = quantile_theta([learned.distances(view.xyz) for view in views], wanted.reliable_share)
+    """Both thresholds: as given, or from augmented views of the shots."""
     maps = []
-    for view in views:
+    for view in lesson.calibration:
         found = learned.discrepancy(view.rgb, view.xyz, view.valid, wanted)[0]
         maps.append(score_map(found)[view.valid].cpu().numpy())
     if wanted.threshold is not None:
         learned.threshold = wanted.threshold
     else:
-        learned.threshold = score_threshold([float(found.max(initial=0)) for found in maps])
+        scores = [float(found.max(initial=0)) for found in maps]
+        learned.threshold = image_threshold(scores, wanted.false_alarm)
     learned.pixel_threshold = pixel_threshold(maps, learned.threshold)

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from cfr_fast import artifact, authors
 from cfr_fast.calibrate import CALIBRATE, LEARN, normal_views
-from cfr_fast.data import Sample, frame_of
+from cfr_fast.calibrated import learn_calibrated, map_calibrated
+from cfr_fast.data import Sample, frame_of, prepare
 from cfr_fast.errors import InputError, NotFittedError
-from cfr_fast.extractors import Extractor, create_extractor
+from cfr_fast.extractors import Extractor, create_pair
 from cfr_fast.extractors.tokens import token_fields
 from cfr_fast.inference_graph import InferenceGraph
 from cfr_fast.inputs import SampleLike, device_of, normal_samples, samples_of
@@ -140,14 +141,17 @@ class CFR:
                 if shots[-1].rgb.pixels == 0:
                     raise InputError(f"sample {shot.name!r}", "pixels with features of both kinds", "none")
             views = self._views(taken, self.settings.shot_views, LEARN, "Extracting views")
-            kept = tuple(view for view in views if view.rgb.pixels)
-            further = tuple(self._views(taken, self.settings.calibration_views, CALIBRATE, "Calibrating"))
-        return Lesson(tuple(shots), kept, further, tuple(bank))
+            kept = [(number, view) for number, view in views if view.rgb.pixels]
+            further = list(self._views(taken, self.settings.calibration_views, CALIBRATE, "Calibrating"))
+        learn_from, calibrate_on = (tuple(view for _, view in part) for part in (kept, further))
+        owners, held_out = (tuple(number for number, _ in part) for part in (kept, further))
+        return Lesson(tuple(shots), learn_from, calibrate_on, tuple(bank), owners, held_out)
 
     def fit_lesson(self, lesson: Lesson) -> CFR:
         """Learn from what `lesson` of this model, or of one that extracts the same, gave."""
         with display(self.progress):
-            self._learned = learn(lesson, self.settings)
+            teach = learn_calibrated if self.settings.score == "calibrated" else learn
+            self._learned = teach(lesson, self.settings)
         return self
 
     def predict(self, sample: SampleLike) -> Result:
@@ -306,10 +310,8 @@ class CFR:
         if self._extractors is None:
             wanted = self.settings
             more = {"expanded_distances": True} if wanted.expanded_distances else {}
-            self._extractors = (
-                create_extractor(wanted.rgb, "rgb", **wanted.rgb_options).to(self.device),
-                create_extractor(wanted.xyz, "xyz", **more | wanted.xyz_options).to(self.device),
-            )
+            pair = create_pair(wanted.rgb, wanted.xyz, wanted.rgb_options, more | wanted.xyz_options)
+            self._extractors = (pair[0].to(self.device), pair[1].to(self.device))
         return self._extractors
 
     def _observe(self, samples: Sequence[Sample], background: bool = False) -> list[Features]:
@@ -317,13 +319,19 @@ class CFR:
 
     def _views(
         self, shots: Sequence[Sample], views: int, purpose: int, title: str
-    ) -> Iterator[PixelFeatures]:
-        made = normal_views(shots, views, self.settings.seed, purpose)
-        for view in track(made, title, views * len(shots)):
-            yield self._observe([view])[0].pixels
+    ) -> Iterator[tuple[int, PixelFeatures]]:
+        """Views, and the number of the shot that each shows."""
+        wanted = self.settings
+        if wanted.turns:  # a background that was turned with the part would be hard to tell from it
+            shots = [prepare(shot, wanted.background, wanted.seed) for shot in shots]
+        made = normal_views(shots, views, wanted.seed, purpose, wanted.turns)
+        for number, view in enumerate(track(made, title, views * len(shots))):
+            yield number // views, self._observe([view])[0].pixels
 
     def _maps(self, features: Sequence[Features], learned: Learned) -> list[tuple[Tensor, Tensor]]:
-        """Per sample the discrepancy map and the replaced rows, all in one step."""
+        """Per sample the map s and the replaced rows; without calibrated scores all in one step."""
+        if learned.calibrated is not None:
+            return [map_calibrated(each.pixels, learned, self.settings) for each in features]
         rgb, xyz, valid = ([getattr(each, name) for each in features] for name in ("rgb", "xyz", "valid"))
         if not InferenceGraph.serves(learned, self.settings):
             return learned.discrepancy_many(rgb, xyz, valid, self.settings)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from cfr_fast.calibrate import pixel_threshold, score_threshold
+from cfr_fast.calibrate import image_threshold, pixel_threshold
 from cfr_fast.errors import InputError, NotFittedError
 from cfr_fast.judge import Features, judged
 from cfr_fast.lesson import Lesson, PixelFeatures, memory_banks
 from cfr_fast.ops import Interpolated
 from cfr_fast.result import Result
-from cfr_fast.scoring import score_map
+from cfr_fast.scoring import DEFAULT_EXPONENT, score_map
 from cfr_fast.settings import Settings
 
 KINDS = ("rgb", "xyz")
@@ -60,6 +60,7 @@ class PatchCore:
             raise InputError("kinds", f"one or both of {', '.join(KINDS)}", repr(kinds))
         self.kinds, self.settings = tuple(kinds), settings
         self.threshold = self.pixel_threshold = float("inf")
+        self.exponent = DEFAULT_EXPONENT
         self._memories: tuple[_Memory, ...] = ()
 
     def fit_lesson(self, lesson: Lesson) -> PatchCore:
@@ -74,7 +75,8 @@ class PatchCore:
             memories.append(_Memory(kind, rows[kind], mean if mean > 0 else 1.0))
         self._memories = tuple(memories)
         maps = [score_map(self._map(view))[view.valid].cpu().numpy() for view in views]
-        self.threshold = score_threshold([float(found.max(initial=0)) for found in maps])
+        scores = [float(found.max(initial=0)) for found in maps]
+        self.threshold = image_threshold(scores, self.settings.false_alarm)
         self.pixel_threshold = pixel_threshold(maps, self.threshold)
         return self
 

@@ -27,9 +27,27 @@ _PAPER: dict[str, Any] = {
     "seed": 115,
 }
 
+# The first stages of a CNN on the object alone, and normal views in every direction: see the README's tables.
+_NETWORK: dict[str, Any] = {"layers": "local", "input_size": 448, "balanced": False}
+_PRETRAINED: dict[str, Any] = {
+    "rgb": "timm:mobilenetv2_100",
+    "xyz": "normals:mobilenetv2_100",
+    "rgb_options": _NETWORK,
+    "crop": True,
+    "score": "calibrated",
+    "turns": True,
+    "shot_views": 16,
+    "mapper_epochs": 10,
+    "attention_epochs": 10,
+    "attention_lr": 1e-3,
+    "calibration_views": 8,
+    "false_alarm": 0.01,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper-mvtec3d": {**_PAPER, "theta": 0.4},
     "paper-eyecandies": {**_PAPER, "theta": 0.2},
+    "pretrained": _PRETRAINED,
     "classic": {},
 }
 
@@ -38,7 +56,8 @@ def preset_settings(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Settings of a preset with some of them replaced.
 
     The paper has no image threshold: its presets calibrate one on augmented views, as every model does.
-    Expanded distances belong to `point_mae`: with another 3D extractor they are off unless asked for.
+    Options of the RGB extractor that a preset has are replaced one by one. Expanded distances belong to
+    `point_mae`: with another 3D extractor they are off unless asked for.
 
     Raises:
         InputError: no preset of this name.
@@ -46,6 +65,8 @@ def preset_settings(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     if name not in PRESETS:
         raise InputError("preset", f"one of {', '.join(PRESETS)}", repr(name))
     found = PRESETS[name] | overrides
+    if "rgb_options" in PRESETS[name]:
+        found["rgb_options"] = PRESETS[name]["rgb_options"] | overrides.get("rgb_options", {})
     if found.get("xyz") != "point_mae" and "expanded_distances" not in overrides:
         found["expanded_distances"] = False
     return found

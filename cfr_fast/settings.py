@@ -11,6 +11,7 @@ from cfr_fast.errors import InputError
 
 REPLACEMENTS = ("attention", "bank", "nearest", "none")
 MAPPERS = ("geglu", "mlp")
+SCORES = ("discrepancy", "calibrated")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ class Settings:
         normalize_qk: whether projected queries and keys are L2-normalised.
         threshold: image score above which a sample is anomalous; None calibrates it on normal views.
         calibration_views: further augmented views of every shot that levels are calibrated on.
+        score: what the map is made of: CFR's ``discrepancy``, as in the paper, or ``calibrated``: the
+            discrepancies together with distances to normal cells, each by the measure of normal views (see
+            `cfr_fast.calibrated`).
+        cell: with ``calibrated``, side of a cell in pixels of the size×size grid.
+        feature_width: with ``calibrated``, most principal directions of each kind of feature.
+        whitening: with ``calibrated``, 0 keeps their variances, 1 makes them equal.
+        memory_cells: with ``calibrated``, most cells to compare with.
+        turns: whether views turn through the full circle, for parts that may lie in any direction; False
+            turns them by at most ten degrees.
+        false_alarm: share of normal samples that may be labelled anomalous, in (0, 0.5]; None takes the mean
+            of normal views plus three standard deviations.
         seed: of everything random.
 
     Raises:
@@ -86,12 +98,20 @@ class Settings:
     normalize_qk: bool = False
     threshold: float | None = None
     calibration_views: int = 8
+    score: str = "discrepancy"
+    cell: int = 8
+    feature_width: int = 96
+    whitening: float = 0.1
+    memory_cells: int = 12_000
+    turns: bool = False
+    false_alarm: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         _one_of("replacement", self.replacement, REPLACEMENTS)
         _one_of("mapper", self.mapper, MAPPERS)
-        for name in ("cycle", "expanded_distances"):
+        _one_of("score", self.score, SCORES)
+        for name in ("cycle", "expanded_distances", "turns"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(name, "true or false", repr(getattr(self, name)))
         _one_of("background", self.background, get_args(Background))
@@ -108,9 +128,19 @@ class Settings:
         for name in ("coreset", "reliable_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(name, "a share in (0, 1]", repr(getattr(self, name)))
-        needs_views = self.theta is None and self.replacement != "none"
+        if not 0 <= self.whitening <= 1:
+            raise InputError("whitening", "a number from 0 to 1", repr(self.whitening))
+        if self.false_alarm is not None and not 0 < self.false_alarm <= 0.5:
+            raise InputError("false_alarm", "a share in (0, 0.5], or None", repr(self.false_alarm))
+        if self.cell > self.size:
+            raise InputError("cell", f"at most size, {self.size}", repr(self.cell))
+        needs_views = (self.theta is None and self.replacement != "none") or self.score == "calibrated"
         if self.calibration_views == 0 and (needs_views or self.threshold is None):
-            raise InputError("calibration_views", "at least 1, unless theta and threshold are given", "0")
+            raise InputError(
+                "calibration_views",
+                "at least 1, unless theta and threshold are given and score is 'discrepancy'",
+                "0",
+            )
 
     @staticmethod
     def create(**values: Any) -> Settings:
@@ -142,6 +172,9 @@ _LEAST = {
     "attention_queries": 1,
     "calibration_views": 0,
     "shot_views": 0,
+    "cell": 1,
+    "feature_width": 1,
+    "memory_cells": 1,
     "seed": 0,
 }
 

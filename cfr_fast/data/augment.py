@@ -17,7 +17,7 @@ RGB_NOISE = 2.0  # standard deviation, grey levels
 DROPOUT = 0.02  # share of points lost
 
 
-def augment(sample: Sample, rng: np.random.Generator) -> Sample:
+def augment(sample: Sample, rng: np.random.Generator, angles: tuple[float, float] | None = None) -> Sample:
     """A slightly turned, moved, resized, relit and noisier view of a sample.
 
     The image is resampled bilinearly, the points by nearest neighbour; points turn with the image about the
@@ -26,12 +26,14 @@ def augment(sample: Sample, rng: np.random.Generator) -> Sample:
     Args:
         sample: any sample.
         rng: all randomness; the same state gives the same view.
+        angles: least and most in-plane rotation, radians; None: ten degrees either way.
 
     Returns:
         A sample of the same size and name.
     """
     height, width = sample.shape
-    angle, scale = rng.uniform(-ROTATION, ROTATION), 1 + rng.uniform(-SCALE, SCALE)
+    low, high = angles or (-ROTATION, ROTATION)
+    angle, scale = rng.uniform(low, high), 1 + rng.uniform(-SCALE, SCALE)
     shift = rng.uniform(-SHIFT, SHIFT, 2) * max(height, width)
     cos, sin = np.cos(angle), np.sin(angle)
     # Rows and columns of the view → rows and columns of the original, turning about the object's centre.

@@ -6,6 +6,7 @@ from cfr_fast.extractors.registry import (
     ExtractorInfo,
     available_extractors,
     create_extractor,
+    create_pair,
     describe,
     restore_extractor,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "FeatureField",
     "available_extractors",
     "create_extractor",
+    "create_pair",
     "describe",
     "restore_extractor",
 ]

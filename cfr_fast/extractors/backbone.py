@@ -27,10 +27,12 @@ class Backbone:
     Args:
         model: a timm model name, with its tag where one is meant (``vit_base_patch8_224.dino``).
         weights: ``"hub"`` (timm's pretrained weights), ``"random"``, or a .safetensors or .pth file.
-        layers: modules by name (``blocks.3``) or stages and blocks by number; see `LayerTap`.
+        layers: modules by name (``blocks.3``), stages and blocks by number, or ``"local"``; see `LayerTap`.
         input_size: side of the images that the network sees, pixels; None: a transformer's own size, 448 for
             everything else.
         mean, std: normalisation of pixels in 0 … 1, three numbers or one; None: those that timm states.
+        balanced: whether several layers are given equal norms at every position; conditioning makes that
+            needless (`Settings.score`).
         autocast: on CUDA devices, run the network in bfloat16 where that is safe; features stay float32.
         compile: run its stages through ``torch.compile``. The first image waits for the compiler; without a
             working one a warning says so, and the network runs as it is.
@@ -47,10 +49,11 @@ class Backbone:
         model: str,
         *,
         weights: str = "hub",
-        layers: Sequence[str | int] | None = None,
+        layers: Sequence[str | int] | str | None = None,
         input_size: int | None = None,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
+        balanced: bool = True,
         autocast: bool = True,
         compile: bool = False,
         seed: int = 0,
@@ -70,9 +73,11 @@ class Backbone:
         self.input_size = own if input_size is None else int(input_size)
         self.mean = _triple("mean", cfg["mean"] if mean is None else mean)
         self.std = _triple("std", cfg["std"] if std is None else std)
-        self.tap = LayerTap(network, layers, self.input_size)
+        self.tap = LayerTap(network, layers, self.input_size, bool(balanced))
         if state is not None:
             load_weights(network, state, "of the saved model", f"timm's {model!r}")
+        if not compile:
+            self.tap.fold(self.input_size)
         self._compiled = CompiledStages(network, self.tap.stages, self.tap.layers) if compile else None
         self.device = torch.device("cpu")
 
@@ -108,6 +113,7 @@ class Backbone:
             "input_size": self.input_size,
             "mean": list(self.mean),
             "std": list(self.std),
+            "balanced": self.tap.balanced,
             "autocast": self.autocast,
             "compile": self.compile,
             "model_kwargs": self.model_kwargs,
@@ -120,7 +126,7 @@ class Backbone:
     def to(self, device: torch.device | str) -> Backbone:
         """Move the weights; returns self."""
         self.device = torch.device(device)
-        self.tap.network.to(self.device)
+        self.tap.to(self.device)
         return self
 
 

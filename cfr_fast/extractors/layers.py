@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from cfr_fast.errors import InputError
+from cfr_fast.extractors.folded import folded
+
+LOCAL = "local"
 
 
 class _EnoughError(Exception):
@@ -26,19 +29,32 @@ class LayerTap:
         network: a timm model in evaluation mode.
         layers: names of modules, such as ``blocks.3``, or numbers of stages or blocks (negative counts from
             the end); None takes a transformer's last block, elsewhere the last two stages of a stride of at
-            most 16. Transformer blocks are followed by the network's final norm, prefix tokens dropped.
+            most 16; ``"local"`` takes a transformer's last block, elsewhere the first stage of stride 8 and
+            the first of stride 16, whose features still say where they are. Transformer blocks are followed
+            by the network's final norm, prefix tokens dropped.
         input_size: side of the square images that will come, pixels.
+        balanced: whether several layers are given equal norms at every position, see `__call__`.
 
     Raises:
         InputError: a layer that does not exist or gives no grid of features, an input size that the network
             refuses.
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[str | int] | None, input_size: int) -> None:
-        self.network, self.stages = network, _stages(network)
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Sequence[str | int] | str | None,
+        input_size: int,
+        balanced: bool = True,
+    ) -> None:
+        self.network = self._running = network
+        self.stages, self.balanced = _stages(network), balanced
         probe = torch.zeros(1, 3, input_size, input_size)
         stages = self.stages
-        names = stages if layers is None else [_name(network, stages, layer) for layer in layers]
+        if isinstance(layers, str) and layers != LOCAL:
+            raise InputError("layers", f"a list of layers, or {LOCAL!r}", repr(layers))
+        choose = layers is None or isinstance(layers, str)
+        names = stages if choose else [_name(network, stages, layer) for layer in layers or ()]
         self._prefix = int(getattr(network, "num_prefix_tokens", 0))
         self._channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
         try:
@@ -47,8 +63,8 @@ class LayerTap:
             raise InputError(
                 "input_size", "a size that the network takes", f"{input_size}: {error}"
             ) from error
-        if layers is None:
-            names = _default_layers(outputs, stages, input_size)
+        if choose:
+            names = _default_layers(outputs, stages, input_size, layers == LOCAL)
             outputs, called = self._trace(probe, names)
         for name in names:
             if not isinstance(outputs.get(name), Tensor) or outputs[name].ndim not in (3, 4):
@@ -61,7 +77,8 @@ class LayerTap:
         """Features of images [B, 3, s, s] as tokens [B, h0, w0, D] on the finest of the layers' grids.
 
         Several layers are balanced before they are concatenated: each has the norm √(D / layers) at every
-        position, so that none outweighs another in a cosine. One layer alone stays as it is.
+        position, so that none outweighs another in a cosine. One layer alone stays as it is, and so do all
+        where `balanced` is False.
         """
         with torch.no_grad():
             outputs = self._run(images, self.layers)
@@ -69,12 +86,30 @@ class LayerTap:
             if len(grids) > 1:
                 height = max(grid.shape[2] for grid in grids)
                 width = max(grid.shape[3] for grid in grids)
-                share = (sum(grid.shape[1] for grid in grids) / len(grids)) ** 0.5
-                grids = [
-                    interpolate(normalize(grid, dim=1) * share, (height, width), mode="bilinear")
-                    for grid in grids
-                ]
+                if self.balanced:
+                    share = (sum(grid.shape[1] for grid in grids) / len(grids)) ** 0.5
+                    grids = [normalize(grid, dim=1) * share for grid in grids]
+                grids = [interpolate(grid, (height, width), mode="bilinear") for grid in grids]
             return torch.cat(grids, dim=1).permute(0, 2, 3, 1).contiguous()
+
+    def fold(self, input_size: int) -> None:
+        """Run a folded copy of the network from now on, where it gives the same; see `folded`.
+
+        `network` keeps its names and weights, which must be final.
+        """
+        copy = folded(self.network)
+        if copy is self.network:
+            return
+        images = torch.linspace(-2, 2, 3 * input_size**2).view(1, 3, input_size, input_size)
+        plain, self._running = self(images), copy
+        # Modules may run in another order than that of their names, or a layer may end before its batch-norm.
+        if not torch.allclose(self(images), plain, rtol=1e-3, atol=1e-3 * float(plain.abs().max())):
+            self._running = self.network
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the network."""
+        self.network.to(device)
+        self._running.to(device)
 
     def _grid(self, output: Tensor) -> Tensor:
         """[B, C, h0, w0] of a layer's output, whatever its layout."""
@@ -100,9 +135,9 @@ class LayerTap:
                 if len(outputs) == len(set(names)):
                     raise _EnoughError
 
-            handles.append(self.network.get_submodule(name).register_forward_hook(keep))
+            handles.append(self._running.get_submodule(name).register_forward_hook(keep))
         try:
-            self.network(images)
+            self._running(images)
         except _EnoughError:
             pass
         finally:
@@ -164,8 +199,14 @@ def _name(network: nn.Module, stages: list[str], layer: str | int) -> str:
     raise InputError("layers", f"names of modules such as {', '.join(near)}", repr(layer))
 
 
-def _default_layers(outputs: dict[str, Tensor], stages: list[str], input_size: int) -> list[str]:
+def _default_layers(outputs: dict[str, Tensor], stages: list[str], input_size: int, local: bool) -> list[str]:
     if outputs[stages[-1]].ndim == 3:
         return stages[-1:]
-    fine = [name for name in stages if input_size / max(outputs[name].shape[2:]) <= 17]
+    strides = [input_size / max(outputs[name].shape[2:]) for name in stages]
+    if local:
+        # An odd input size gives a stride a little off the even one.
+        steps = [[n for n, s in zip(stages, strides, strict=True) if abs(s / at - 1) < 0.1] for at in (8, 16)]
+        if all(steps):
+            return [found[0] for found in steps]
+    fine = [name for name, stride in zip(stages, strides, strict=True) if stride <= 17]
     return fine[-2:] or stages[-1:]

@@ -74,11 +74,21 @@ class NormalsExtractor(Batched):
     role = "xyz"
 
     def __init__(self, model: str, *, window: float = 5.0, **options: Any) -> None:
+        self._of(Backbone(model, **options), window)
+
+    @classmethod
+    def sharing(cls, backbone: Backbone, window: float = 5.0) -> NormalsExtractor:
+        """An extractor that uses a network which serves elsewhere too."""
+        made = cls.__new__(cls)
+        made._of(backbone, window)
+        return made
+
+    def _of(self, backbone: Backbone, window: float) -> None:
         if not window >= 3:
             raise InputError("window", "at least 3 pixels", str(window))
-        self.name = f"normals:{model}"
+        self.name = f"normals:{backbone.model}"
         self.window = float(window)
-        self.backbone = Backbone(model, **options)
+        self.backbone = backbone
 
     def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
         """Tokens of the normal maps, bilinear to size×size pixels."""

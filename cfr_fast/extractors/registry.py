@@ -111,6 +111,28 @@ def create_extractor(name: str, role: str, **options: Any) -> Extractor:
     return _build(name, role, options, None)
 
 
+def create_pair(
+    rgb: str, xyz: str, rgb_options: Mapping[str, Any], xyz_options: Mapping[str, Any]
+) -> tuple[Extractor, Extractor]:
+    """Both extractors of a model; ``timm:X`` and ``normals:X`` share one network where nothing forbids it.
+
+    What `xyz_options` leave open is then as `rgb_options` say; if they name another value, there are two
+    networks.
+
+    Raises:
+        InputError: as `create_extractor`.
+    """
+    first = create_extractor(rgb, "rgb", **rgb_options)
+    if isinstance(first, TimmExtractor) and xyz == f"normals:{first.backbone.model}":
+        own = dict(xyz_options)
+        window = own.pop("window", None)
+        if own.items() <= dict(rgb_options).items():
+            more = {} if window is None else {"window": window}
+            return first, NormalsExtractor.sharing(first.backbone, **more)
+        return first, create_extractor(xyz, "xyz", **{**rgb_options, **xyz_options})
+    return first, create_extractor(xyz, "xyz", **xyz_options)
+
+
 def restore_extractor(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Extractor:
     """The extractor that gave `config` and `state`, without any download.
 
