@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from cfr_fast.calibrated import Calibrated, cells_per_row
 from cfr_fast.data.files import write_atomically
 from cfr_fast.errors import InputError
 from cfr_fast.extractors import Extractor, restore_extractor
@@ -21,9 +22,9 @@ from cfr_fast.memory import KeyValueBank
 from cfr_fast.retriever import AttentionRetriever
 from cfr_fast.settings import Settings
 
-FORMAT = 2  # raised whenever older code could no longer read what newer code writes
-READABLE = (1, FORMAT)  # 2 adds the kind of mapper, and models without frozen networks
-LEVELS = ("theta", "threshold", "pixel_threshold", "exponent")
+FORMAT = 3  # raised whenever older code could no longer read what newer code writes
+READABLE = (1, 2, FORMAT)  # 2 adds the kind of mapper, models without frozen networks; 3 the calibrated score
+LEVELS = ("theta", "threshold", "pixel_threshold")
 
 
 def write(
@@ -41,6 +42,8 @@ def write(
         tensors |= {"rgb_bank": learned.rgb_bank}
     if learned.retriever is not None:
         tensors |= _prefixed("retriever.", learned.retriever.state_dict())
+    if learned.calibrated is not None:
+        tensors |= _prefixed("calibrated.", learned.calibrated.tensors())
     described = []
     for extractor in extractors or ():  # a network that serves both kinds is stored once
         state = extractor.state()
@@ -125,6 +128,9 @@ def _learned(settings: Settings, tensors: dict[str, Tensor]) -> Learned:
         retriever = AttentionRetriever(xyz_dim, rgb_dim, settings.attention_width, settings.normalize_qk)
         retriever.load_state_dict(state)
         learned.retriever = retriever.to(device).eval().requires_grad_(False)
+    score = _part(tensors, "calibrated.")
+    if settings.score == "calibrated":
+        learned.calibrated = Calibrated.of(score, cells_per_row(settings))
     return learned
 
 

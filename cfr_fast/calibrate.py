@@ -56,7 +56,8 @@ def image_threshold(scores: Sequence[float], false_alarm: float | None) -> float
         The upper end of Student's prediction interval for one more score, log scores taken as normal:
         exp(mean + t · std · √(1 + 1/n)), t its (1 − false_alarm) quantile with n − 1 degrees of freedom. It
         knows the variation between the views at hand: views of one part say nothing of other parts. A single
-        score, or one that is not positive, has no such interval: then the largest.
+        score, or one that is not positive, has no such interval: then the largest. Infinite where a few
+        scores differ by orders of magnitude: then no sample is called anomalous.
     """
     values = np.asarray(scores, dtype=np.float64)
     if false_alarm is None:
@@ -65,7 +66,8 @@ def image_threshold(scores: Sequence[float], false_alarm: float | None) -> float
         return float(values.max())
     logs, n = np.log(values), len(values)
     quantile = float(student.ppf(1 - false_alarm, n - 1))
-    return float(np.exp(logs.mean() + quantile * logs.std(ddof=1) * np.sqrt(1 + 1 / n)))
+    with np.errstate(over="ignore"):  # scores that differ by orders of magnitude allow no finite threshold
+        return float(np.exp(logs.mean() + quantile * logs.std(ddof=1) * np.sqrt(1 + 1 / n)))
 
 
 def score_threshold(scores: Sequence[float]) -> float:

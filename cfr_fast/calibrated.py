@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +15,11 @@ from cfr_fast.evidence import CellMemory, discrepancy
 from cfr_fast.learned import Learned
 from cfr_fast.lesson import Lesson, PixelFeatures, trained
 from cfr_fast.ops import Interpolated
-from cfr_fast.scoring import DEFAULT_EXPONENT, score_map
+from cfr_fast.scoring import score_map
 from cfr_fast.settings import Settings
 
 WEIGHTS = (1.0, 1.0, 1.0, 0.5, 0.5)  # of `EVIDENCE`; a discrepancy says part of what its bank says
-EXPONENTS = (0.0, 0.5, 1.0)  # of the map's mean in the image score, to choose from
+QUARTILE, LEVELLED = 0.75, 0.3  # of a sample's own cells, and the power of it that its map is divided by
 SMOOTHING = 0.5  # cells: standard deviation of the Gaussian over the map
 FLOOR = 1e-6  # least evidence, where a cell equals a remembered one
 
@@ -46,6 +46,30 @@ class Calibrated:
         parts = self.rgb.to(device), self.xyz.to(device), self.memory.to(device), self.scale.to(device)
         return Calibrated(*parts, self.side)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All numbers by name, as a file keeps them."""
+        return {
+            "rgb.mean": self.rgb.mean,
+            "rgb.basis": self.rgb.basis,
+            "xyz.mean": self.xyz.mean,
+            "xyz.basis": self.xyz.basis,
+            "memory.rgb": self.memory.rgb,
+            "memory.xyz": self.memory.xyz,
+            "memory.shot": self.memory.shot,
+            "scale": self.scale,
+        }
+
+    @staticmethod
+    def of(tensors: Mapping[str, Tensor], side: int) -> Calibrated:
+        """From what `tensors` gave.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        rgb, xyz = (Conditioning(tensors[f"{k}.mean"], tensors[f"{k}.basis"]) for k in ("rgb", "xyz"))
+        memory = CellMemory(*(tensors[f"memory.{name}"] for name in ("rgb", "xyz", "shot")))
+        return Calibrated(rgb, xyz, memory, tensors["scale"], side)
+
     def cells(self, view: PixelFeatures) -> PixelFeatures:
         """Conditioned features of the view's cells."""
         return _conditioned(pooled(view, self.side), self.rgb, self.xyz)
@@ -53,17 +77,27 @@ class Calibrated:
     def combined(self, found: Tensor, valid: Tensor, size: int) -> Tensor:
         """The product of all evidence, each divided by its scale and raised to its weight.
 
+        It is then divided by the upper quartile over the sample's own cells to the power 0.3: a sample that
+        is unusual all over, by its light or its pose, is less suspect than one that is in a single place.
+
         Args:
             found: float [C, 5], as of `evidence`.
             valid: bool [side, side] with C True cells.
             size: of the map.
 
         Returns:
-            float [size, size], smoothed; 1 is what normal cells have.
+            float [size, size], smoothed; about 1 where nothing is unusual.
         """
         weight = torch.tensor(WEIGHTS, dtype=found.dtype, device=found.device)
-        product = ((found / self.scale).clamp(min=FLOOR).log() @ weight).exp()
-        return spread(product, valid, size, SMOOTHING)
+        logs = (found / self.scale).clamp(min=FLOOR).log() @ weight
+        if logs.numel():
+            logs = logs - LEVELLED * logs.quantile(QUARTILE)
+        return spread(logs.exp(), valid, size, SMOOTHING)
+
+
+def cells_per_row(settings: Settings) -> int:
+    """Of the grid that covers size×size pixels."""
+    return -(-settings.size // settings.cell)
 
 
 def map_calibrated(view: PixelFeatures, learned: Learned, settings: Settings) -> tuple[Tensor, Tensor]:
@@ -111,10 +145,10 @@ def evidence(
 def learn_calibrated(lesson: Lesson, settings: Settings) -> Learned:
     """Train CFR's parts on conditioned cells, remember cells of shots and views, and calibrate.
 
-    Scales, the form of the image score and both thresholds come from the calibration views, which are
+    Scales and both thresholds come from the calibration views, which are
     compared with what the other shots show; with one shot alone, with other views of the same part.
     """
-    side = -(-settings.size // settings.cell)
+    side = cells_per_row(settings)
     key = ("cells", side, settings.feature_width, settings.whitening)
     with torch.no_grad():
         cells, rgb, xyz = lesson.once(key, lambda: _on_cells(lesson, side, settings))
@@ -132,31 +166,17 @@ def learn_calibrated(lesson: Lesson, settings: Settings) -> Learned:
 
 
 def _calibrate(learned: Learned, held_out: Sequence[tuple[PixelFeatures, Tensor]], wanted: Settings) -> None:
-    """The form of the image score, and both thresholds."""
+    """Both thresholds."""
     assert learned.calibrated is not None
-    maps = [learned.calibrated.combined(found, view.valid, wanted.size) for view, found in held_out]
-    learned.exponent = steadiest_exponent(maps)
-    scored = [score_map(found, learned.exponent) for found in maps]
+    scored = [
+        score_map(learned.calibrated.combined(found, view.valid, wanted.size)) for view, found in held_out
+    ]
     scores = [float(found.max()) for found in scored]
     learned.threshold = (
         image_threshold(scores, wanted.false_alarm) if wanted.threshold is None else wanted.threshold
     )
     covered = [found[found > 0].cpu().numpy() for found in scored]
     learned.pixel_threshold = pixel_threshold(covered, learned.threshold)
-
-
-def steadiest_exponent(maps: Sequence[Tensor]) -> float:
-    """The p for which max(s) / mean(s)^p differs least, relative to its mean, between maps of normal views.
-
-    The means are those of the non-zero entries. Of equal ones the middle form, CFR's own, is preferred; it is
-    also taken for fewer than two maps that are not empty.
-    """
-    peaks = torch.tensor([[float(score_map(found, p).max()) for p in EXPONENTS] for found in maps])
-    peaks = peaks[(peaks > 0).all(dim=1)].double()
-    if len(peaks) < 2:
-        return DEFAULT_EXPONENT
-    variation = (peaks.std(dim=0) / peaks.mean(dim=0)).tolist()
-    return min(zip(EXPONENTS, variation, strict=True), key=lambda e: (e[1], abs(e[0] - DEFAULT_EXPONENT)))[0]
 
 
 def _on_cells(lesson: Lesson, side: int, wanted: Settings) -> tuple[Lesson, Conditioning, Conditioning]:

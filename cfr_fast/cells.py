@@ -8,7 +8,7 @@ from torch import Tensor
 from cfr_fast.lesson import PixelFeatures
 from cfr_fast.ops import Interpolated
 
-LEAST = 0.3  # share of a cell that valid pixels cover, below which its mean says too little
+LEAST = 30  # percent of a cell that valid pixels cover, below which its mean says too little
 
 
 def pooled(view: PixelFeatures, side: int) -> PixelFeatures:
@@ -28,7 +28,7 @@ def pooled(view: PixelFeatures, side: int) -> PixelFeatures:
     cell = cell_of_pixels(view.valid, side)
     count = torch.bincount(cell, minlength=side * side)
     area = torch.bincount(cell_of_pixels(torch.ones_like(view.valid), side), minlength=side * side)
-    kept = (count >= LEAST * area) & (count > 0)
+    kept = (100 * count >= LEAST * area) & (count > 0)
     if not bool(kept.any()):
         kept = count > 0
     order = cell.argsort(stable=True)

@@ -53,5 +53,7 @@ def fit_conditioning(rows: Tensor, width: int, whitening: float) -> Conditioning
     # The sign of an eigenvector is arbitrary: the largest entry is made positive, so that runs agree.
     largest = directions.abs().argmax(dim=0, keepdim=True)
     directions = directions * directions.gather(0, largest).sign()
-    chosen = directions[:, :count] * variance[:count].clamp(min=1e-300) ** (-whitening / 2)
+    kept = variance[:count]
+    kept = torch.where(kept > 0, kept, torch.ones_like(kept))  # nothing varies: nothing to divide by
+    chosen = directions[:, :count] * kept ** (-whitening / 2)
     return Conditioning(mean.to(rows.dtype), (scale[:, None] * chosen).to(rows.dtype))

@@ -71,7 +71,6 @@ class Levels(Protocol):
 
     threshold: float
     pixel_threshold: float
-    exponent: float
 
 
 def judged(name: str, features: Features, found: Tensor, replaced_rows: Tensor, learned: Levels) -> Result:
@@ -87,7 +86,7 @@ def judged(name: str, features: Features, found: Tensor, replaced_rows: Tensor, 
     frame, whole, valid = features.frame, features.whole, features.valid
     replaced = torch.zeros_like(valid)
     replaced.view(-1)[valid.reshape(-1).nonzero()[replaced_rows, 0]] = True
-    scored = score_map(found, learned.exponent)
+    scored = score_map(found)
     score = float(scored.max())
     anomaly_map = frame.to_source(scored.cpu().numpy())
     label = score > learned.threshold

@@ -16,7 +16,6 @@ from cfr_fast.mappers import CyclicMappers
 from cfr_fast.memory import KeyValueBank
 from cfr_fast.ops import Interpolated
 from cfr_fast.retriever import AttentionRetriever, find_candidates
-from cfr_fast.scoring import DEFAULT_EXPONENT
 from cfr_fast.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ class Learned:
         theta: cosine distance to the RGB bank from which a prediction is unreliable.
         threshold: image score above which a sample is anomalous.
         pixel_threshold: level of the anomaly map above which pixels are marked.
-        exponent: of the map's mean, by which it is divided for the image score.
         calibrated: what the calibrated score takes; then all other parts work on its cells. None for the
             discrepancy alone.
     """
@@ -47,7 +45,6 @@ class Learned:
     theta: float = float("inf")
     threshold: float = float("inf")
     pixel_threshold: float = float("inf")
-    exponent: float = DEFAULT_EXPONENT
     calibrated: Calibrated | None = None
 
     @property

@@ -15,7 +15,7 @@ from cfr_fast.judge import Features, judged
 from cfr_fast.lesson import Lesson, PixelFeatures, memory_banks
 from cfr_fast.ops import Interpolated
 from cfr_fast.result import Result
-from cfr_fast.scoring import DEFAULT_EXPONENT, score_map
+from cfr_fast.scoring import score_map
 from cfr_fast.settings import Settings
 
 KINDS = ("rgb", "xyz")
@@ -60,7 +60,6 @@ class PatchCore:
             raise InputError("kinds", f"one or both of {', '.join(KINDS)}", repr(kinds))
         self.kinds, self.settings = tuple(kinds), settings
         self.threshold = self.pixel_threshold = float("inf")
-        self.exponent = DEFAULT_EXPONENT
         self._memories: tuple[_Memory, ...] = ()
 
     def fit_lesson(self, lesson: Lesson) -> PatchCore:

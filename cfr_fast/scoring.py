@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DEFAULT_EXPONENT = 0.5  # CFR's own: s / √mean
-
 
 def _mean_of_nonzero(discrepancy: Tensor) -> Tensor:
     """Mean of the non-zero entries; 0 where there are none."""
@@ -19,11 +17,9 @@ def localization_map(discrepancy: Tensor) -> Tensor:
     return _divide(discrepancy, _mean_of_nonzero(discrepancy))
 
 
-def score_map(discrepancy: Tensor, exponent: float = DEFAULT_EXPONENT) -> Tensor:
-    """s / (mean of its non-zero entries)^exponent: its maximum is the image score. [h, w] → [h, w]."""
-    mean = _mean_of_nonzero(discrepancy)
-    # The square root keeps its own rounding, which parity with the authors' scripts is measured with.
-    return _divide(discrepancy, mean.sqrt() if exponent == DEFAULT_EXPONENT else mean**exponent)
+def score_map(discrepancy: Tensor) -> Tensor:
+    """s / √(mean of its non-zero entries): its maximum is the image score. [h, w] → [h, w]."""
+    return _divide(discrepancy, _mean_of_nonzero(discrepancy).sqrt())
 
 
 def image_score(discrepancy: Tensor) -> float:

@@ -30,11 +30,11 @@ class Keeper:
         """Take what is kept of one test image."""
         size = result.raw_map.shape[0]
         raw = np.asarray(result.raw_map, dtype=np.float32)
-        peak = float(raw.max(initial=0))
+        mean = float(raw[raw != 0].mean()) if raw.any() else 1.0
         truth = grid_truth(sample, sample.defect or "", result, size)
-        taken: dict[str, NDArray[Any]] = {
+        taken = {
             "map": np.asarray(result.localization_map, dtype=np.float16),
-            "score_map": (raw * (result.score / peak if peak > 0 else 1)).astype(np.float16),
+            "score_map": (raw / np.sqrt(mean)).astype(np.float16),
             "replaced": np.asarray(result.replaced, dtype=np.uint8),
             "valid": np.asarray(result.valid, dtype=np.uint8),
             "rgb": result.frame.grid_rgb(size),
