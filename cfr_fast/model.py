@@ -62,7 +62,8 @@ class CFR:
 
         Args:
             name: ``paper-mvtec3d`` or ``paper-eyecandies`` (DINO ViT-B/8 and Point-MAE, 224×224, 100 epochs,
-                θ 0.4 or 0.2), or ``classic`` (the defaults).
+                θ 0.4 or 0.2), ``pretrained`` (a CNN for photo and normal map, the calibrated score), or
+                ``classic`` (the defaults).
             device, progress: as for the model itself.
             **overrides: settings that differ.
 
@@ -126,7 +127,7 @@ class CFR:
     def lesson(self, samples: SampleLike | Iterable[SampleLike]) -> Lesson:
         """Extract all that `fit` learns from; models whose settings extract the same can share it.
 
-        That are models with the same extractors, size, crop, background, views, bank_background and seed.
+        That are models with the same extractors, size, crop, background, views, turns, bank_background, seed.
 
         Args:
             samples: as for `fit`, and refused for the same reasons.

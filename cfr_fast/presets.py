@@ -56,8 +56,9 @@ def preset_settings(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Settings of a preset with some of them replaced.
 
     The paper has no image threshold: its presets calibrate one on augmented views, as every model does.
-    Options of the RGB extractor that a preset has are replaced one by one. Expanded distances belong to
-    `point_mae`: with another 3D extractor they are off unless asked for.
+    ``pretrained`` uses the network of the RGB extractor for normal maps too, unless told otherwise; its
+    options are replaced one by one. Expanded distances belong to `point_mae`: with another 3D extractor they
+    are off unless asked for.
 
     Raises:
         InputError: no preset of this name.
@@ -65,8 +66,10 @@ def preset_settings(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     if name not in PRESETS:
         raise InputError("preset", f"one of {', '.join(PRESETS)}", repr(name))
     found = PRESETS[name] | overrides
-    if "rgb_options" in PRESETS[name]:
-        found["rgb_options"] = PRESETS[name]["rgb_options"] | overrides.get("rgb_options", {})
+    if name == "pretrained":
+        found["rgb_options"] = _NETWORK | overrides.get("rgb_options", {})
+        if "xyz" not in overrides and found["rgb"].startswith("timm:"):
+            found["xyz"] = "normals:" + found["rgb"].removeprefix("timm:")
     if found.get("xyz") != "point_mae" and "expanded_distances" not in overrides:
         found["expanded_distances"] = False
     return found

@@ -42,6 +42,8 @@ def new_model(
             settings[name] = json.loads(value)
         except json.JSONDecodeError:
             settings[name] = value  # a bare word is a string
+    if options.weights is not None:
+        settings["rgb_options"] = {"weights": str(options.weights), **settings.get("rgb_options", {})}
     return CFR.preset(options.preset, device=device or options.device, **{**settings, **(changes or {})})
 
 

@@ -151,7 +151,8 @@ def _evaluate(make: Any) -> None:
         nargs="+",
         default=["cfr"],
         metavar="NAME",
-        help="cfr, cfr-nearest, cycle-only, cfm, patchcore-rgb, patchcore-3d, patchcore-rgb-3d, patchcore "
+        help="cfr, cfr-paper (the paper's map, whatever the score), cfr-nearest, cycle-only, "
+        "cfm, patchcore-rgb, patchcore-3d, patchcore-rgb-3d, patchcore "
         "(all three) or all (default: cfr)",
     )
     _protocol(command, "results")
@@ -344,12 +345,13 @@ def _background(command: argparse.ArgumentParser, default: str | None = "auto") 
 
 def _model(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("model")
-    presets = ("classic", "paper-mvtec3d", "paper-eyecandies")
+    presets = ("classic", "pretrained", "paper-mvtec3d", "paper-eyecandies")
     group.add_argument(
         "--preset", choices=presets, default="classic", help="settings to start from (default: classic)"
     )
     group.add_argument("--rgb", help="RGB extractor, such as timm:resnet18")
     group.add_argument("--xyz", help="3D extractor, such as normals:resnet18")
+    group.add_argument("--weights", type=Path, help="weights of the RGB network, instead of timm's hub")
     group.add_argument("--replacement", choices=("attention", "bank", "nearest", "none"))
     group.add_argument("--size", type=int, help="maps are computed on size×size pixels (default: 224)")
     group.add_argument(

@@ -30,24 +30,30 @@ class Method:
     patchcore: tuple[str, ...] = ()
 
 
+_PAPER = {"score": "discrepancy"}  # whatever the model's score is, the paper's own map
+
 METHODS = {
     slug(method.name): method
     for method in (
         Method("CFR"),
-        Method("CFR nearest", {"replacement": "nearest"}),
-        Method("cycle only", {"replacement": "none"}),
-        Method("CFM", {"mapper": "mlp", "cycle": False, "replacement": "none"}),
+        Method("CFR paper", _PAPER),
+        Method("CFR nearest", {"replacement": "nearest", **_PAPER}),
+        Method("cycle only", {"replacement": "none", **_PAPER}),
+        Method("CFM", {"mapper": "mlp", "cycle": False, "replacement": "none", **_PAPER}),
         Method("PatchCore RGB", patchcore=("rgb",)),
         Method("PatchCore 3D", patchcore=("xyz",)),
         Method("PatchCore RGB+3D", patchcore=("rgb", "xyz")),
     )
 }
-_GROUPS = {"patchcore": [name for name in METHODS if name.startswith("patchcore")], "all": list(METHODS)}
+_GROUPS = {
+    "patchcore": [name for name in METHODS if name.startswith("patchcore")],
+    "all": [name for name in METHODS if name != "cfr-paper"],
+}
 
 # What decides which features are extracted: methods that share features cannot differ in it.
 EXTRACTION = (
     *("rgb", "xyz", "rgb_options", "xyz_options", "size", "crop", "background", "expanded_distances"),
-    *("shot_views", "calibration_views", "bank_background", "seed"),
+    *("shot_views", "calibration_views", "bank_background", "turns", "seed"),
 )
 
 

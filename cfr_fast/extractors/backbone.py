@@ -76,9 +76,10 @@ class Backbone:
         self.tap = LayerTap(network, layers, self.input_size, bool(balanced))
         if state is not None:
             load_weights(network, state, "of the saved model", f"timm's {model!r}")
-        if not compile:
-            self.tap.fold(self.input_size)
-        self._compiled = CompiledStages(network, self.tap.stages, self.tap.layers) if compile else None
+        self.tap.fold(self.input_size)
+        self._compiled = (
+            CompiledStages(self.tap.running, self.tap.stages, self.tap.layers) if compile else None
+        )
         self.device = torch.device("cpu")
 
     def tokens(self, images: Sequence[Tensor]) -> Tensor:

@@ -47,7 +47,7 @@ class LayerTap:
         input_size: int,
         balanced: bool = True,
     ) -> None:
-        self.network = self._running = network
+        self.network = self.running = network
         self.stages, self.balanced = _stages(network), balanced
         probe = torch.zeros(1, 3, input_size, input_size)
         stages = self.stages
@@ -101,15 +101,15 @@ class LayerTap:
         if copy is self.network:
             return
         images = torch.linspace(-2, 2, 3 * input_size**2).view(1, 3, input_size, input_size)
-        plain, self._running = self(images), copy
+        plain, self.running = self(images), copy
         # Modules may run in another order than that of their names, or a layer may end before its batch-norm.
         if not torch.allclose(self(images), plain, rtol=1e-3, atol=1e-3 * float(plain.abs().max())):
-            self._running = self.network
+            self.running = self.network
 
     def to(self, device: torch.device | str) -> None:
         """Move the network."""
         self.network.to(device)
-        self._running.to(device)
+        self.running.to(device)
 
     def _grid(self, output: Tensor) -> Tensor:
         """[B, C, h0, w0] of a layer's output, whatever its layout."""
@@ -135,9 +135,9 @@ class LayerTap:
                 if len(outputs) == len(set(names)):
                     raise _EnoughError
 
-            handles.append(self._running.get_submodule(name).register_forward_hook(keep))
+            handles.append(self.running.get_submodule(name).register_forward_hook(keep))
         try:
-            self._running(images)
+            self.running(images)
         except _EnoughError:
             pass
         finally:
