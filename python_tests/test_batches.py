@@ -168,5 +168,5 @@ def test_without_a_compiler_the_network_runs_as_it_is() -> None:
 
 def test_stages_with_a_tapped_layer_inside_stay_plain() -> None:
     backbone = Backbone("resnet10t", **TINY, layers=["layer2.0.conv1"], compile=True)
-    assert "forward" not in vars(backbone.tap.network.get_submodule("layer2"))
-    assert "forward" in vars(backbone.tap.network.get_submodule("layer1"))
+    assert "forward" not in vars(backbone.tap.running.get_submodule("layer2"))
+    assert "forward" in vars(backbone.tap.running.get_submodule("layer1"))
