@@ -91,7 +91,7 @@ def test_batch_norms_fold_into_the_convolutions() -> None:
 
 @pytest.mark.parametrize("size", [0, 100, 448.0, True])
 def test_sizes_off_the_grid_are_refused(size: Any, trained: Path) -> None:
-    with pytest.raises(InputError, match="input_size.*multiple of 16"):
+    with pytest.raises(InputError, match=r"input_size.*multiple of 16"):
         create_extractor("embedded", "rgb", weights=str(trained), input_size=size)
 
 

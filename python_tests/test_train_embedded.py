@@ -12,14 +12,13 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
+from cfr_fast.errors import InputError  # noqa: E402
+from cfr_fast.extractors import create_extractor  # noqa: E402
+from cfr_fast.extractors.torchvision_fix import import_timm  # noqa: E402
 from tools import train_embedded  # noqa: E402
 from tools.embedded.bank import NORMAL, PHOTO, Bank, Plan, load_bank, make_bank  # noqa: E402
 from tools.embedded.training import CHECKPOINT, WEIGHTS, Recipe, Training  # noqa: E402
 from tools.embedded.views import make_batch, meeting_points  # noqa: E402
-
-from cfr_fast.errors import InputError  # noqa: E402
-from cfr_fast.extractors import create_extractor  # noqa: E402
-from cfr_fast.extractors.torchvision_fix import import_timm  # noqa: E402
 
 PLAN = Plan(natural=2, renders=2, leaves=1, fractals=1, heights=1, size=64)
 TINY = Recipe(objective="self", steps=4, batch=4, crop=32)
@@ -88,7 +87,8 @@ def test_the_command_teaches_a_network_that_the_extractors_take(tmp_path: Path) 
     torch.manual_seed(0)
     network = import_timm().create_model("mobilenetv2_100", pretrained=False, num_classes=0)
     save_file(network.state_dict(), tmp_path / "teacher.safetensors")
-    pictures = ["--natural=1", "--renders=1", "--leaves=0", "--fractals=0", "--heights=0", "--picture-size=64"]
+    counts = {"natural": 1, "renders": 1, "leaves": 0, "fractals": 0, "heights": 0, "picture-size": 64}
+    pictures = [f"--{name}={count}" for name, count in counts.items()]
     command = ["--steps=3", "--batch=4", "--crop=32", "--device=cpu", *pictures, f"--out={tmp_path / 'run'}"]
     assert train_embedded.main(["--objective=mixture", *command]) == 2  # without a teacher
     taught = [*command, "--objective=mixture", f"--teacher={tmp_path / 'teacher.safetensors'}"]
@@ -101,7 +101,12 @@ def test_the_command_teaches_a_network_that_the_extractors_take(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("changes", "names"),
-    [({"objective": "best"}, "objective"), ({"batch": 3}, "batch"), ({"crop": 40}, "crop"), ({"steps": 0}, "steps")],
+    [
+        ({"objective": "best"}, "objective"),
+        ({"batch": 3}, "batch"),
+        ({"crop": 40}, "crop"),
+        ({"steps": 0}, "steps"),
+    ],
 )
 def test_recipes_out_of_range_are_refused(changes: dict[str, object], names: str) -> None:
     with pytest.raises(InputError, match=names):

@@ -1,11 +1,11 @@
-"""How well extractors tell defects, by the plainest detector: ``python -m tools.measure_extractors --help``.
+r"""How well extractors tell defects, by the plainest detector: ``python -m tools.measure_extractors --help``.
 
 Features are averaged over a 28×28 grid and standardised by the shots' own means and deviations; the map of a
 cell is its cosine distance to the nearest cell of the shots, summed over photo and shape; the image score is
 the map's maximum. That is PatchCore in little: seconds for an extractor and a set, to choose networks by.
 What ships is decided by ``cfr evaluate``, for example
 
-    cfr evaluate --data SET --shots 1 4 --seeds 42 0 1 --crop --rgb embedded --xyz normals:embedded \\
+    cfr evaluate --data SET --shots 1 4 --seeds 42 0 1 --crop --rgb embedded --xyz normals:embedded \
         --set 'rgb_options={"weights": "FILE"}' 'xyz_options={"weights": "FILE"}' -o results
 """
 
@@ -138,10 +138,8 @@ def measure(
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure as the command line says; 2 where its input is wrong."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("--data", type=Path, nargs="+", required=True, help="sets; each counts once in the mean")
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, nargs="+", required=True, help="sets, of equal weight in the mean")
     made.add_argument("--classic", action="store_true", help="measure the classic pair")
     made.add_argument("--teacher", type=Path, help="measure timm's mobilenetv2_100 with these weights")
     made.add_argument("--embedded", type=Path, nargs="*", default=[], help="trained files to measure")

@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batch", type=int, default=usual.batch, help="crops a step, even")
     made.add_argument("--crop", type=int, default=usual.crop, help="side of the crops, pixels")
     made.add_argument("--lr", type=float, default=usual.lr, help="highest learning rate")
-    made.add_argument("--contrast", type=float, default=usual.contrast, help="weight of 'self' in the mixture")
+    made.add_argument(
+        "--contrast", type=float, default=usual.contrast, help="weight of 'self' in the mixture"
+    )
     made.add_argument("--seed", type=int, default=usual.seed)
     made.add_argument("--bank", type=Path, help="folder that keeps the pictures (default: OUT)")
     for name in ("natural", "renders", "leaves", "fractals", "heights"):

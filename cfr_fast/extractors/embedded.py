@@ -1,4 +1,4 @@
-"""Features of the project's own small network, on photos and normal maps: ``embedded``, ``normals:embedded``."""
+"""Features of the project's small network: ``embedded`` on photos, ``normals:embedded`` on normal maps."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _packaged_or(weights: str | None) -> dict[str, Tensor]:
 
 
 def _aligned(map: Tensor, side: int, offset: float) -> Tensor:
-    """A map [B, C, h, h] on side×side cells, bilinear; its cells lie `offset` cells right of and below theirs."""
+    """A map [B, C, h, h], its cells `offset` cells too far right and down, on side×side cells, bilinear."""
     shift = -2 * offset / map.shape[2]
     matrix = torch.tensor([[1.0, 0.0, shift], [0.0, 1.0, shift]], device=map.device)
     where = affine_grid(

@@ -1,7 +1,7 @@
 """The small network behind ``embedded``: plain residual convolutions, features at strides 8 and 16.
 
-A third of a residual network's width and depth, chosen for processors: dense 3×3 convolutions run near a core's
-peak, where the depthwise ones of mobile networks wait for memory.
+Dense 3×3 convolutions, because they run near a processor's peak, where the depthwise ones of mobile networks
+wait for memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 STRIDES = (8, 16)
 CHANNELS = (32, 64)
-"""Features at each of `STRIDES`: as many as stages 2 and 3 of MobileNetV2 give, which may teach the network."""
+"""Features at each of `STRIDES`: as many as stages 2 and 3 of MobileNetV2 give, which can be its teacher."""
 
 
 class EmbeddedNetwork(nn.Module):

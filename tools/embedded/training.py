@@ -105,9 +105,7 @@ class Training:
             torch.manual_seed(recipe.seed)
             self.network = EmbeddedNetwork(normalised=True)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.lr, weight_decay=recipe.decay
-        )
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
         self.step, self.seconds = 0, 0.0
         self.history: list[tuple[int, float]] = []
         """Step and loss of every step so far."""

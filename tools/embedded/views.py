@@ -109,7 +109,7 @@ def _turned(normals: Tensor, angle: Tensor) -> Tensor:
     """Normal maps whose vectors turn as their crops did; x right, y up."""
     x, y, z = (2 * normals - 1).unbind(dim=1)
     cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
-    # A crop's axis e is the picture's R e with y down, so a vector n reads Rᵀ n there; up turns the sign of y.
+    # With y down a crop's axis e is the picture's R e, so a vector n reads Rᵀ n; y up turns the sine's sign.
     return (torch.stack([cos * x - sin * y, sin * x + cos * y, z], dim=1) + 1) / 2
 
 
