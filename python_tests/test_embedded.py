@@ -62,19 +62,15 @@ def test_both_extractors_have_one_state(trained: Path) -> None:
 
 def test_tokens_are_centred_in_their_cells(trained: Path) -> None:
     """The pixels that a token of either stride depends on lie evenly around the middle of its cell."""
-    backbone = EmbeddedBackbone(weights=str(trained), input_size=448)
-    grey = torch.full((3, 448, 448), 0.5)
-    flat = backbone.tokens([grey])[0]
-    spots = []
-    for pixel in (24 * 8 + 3, 24 * 8 + 4):  # on both sides of the middle of cell 24
-        image = grey.clone()
-        image[:, pixel, pixel] = 1
-        spots.append((backbone.tokens([image])[0] - flat).abs())
-    for features in (slice(0, 32), slice(32, 96)):
-        seen = (spots[0] + spots[1])[..., features].sum(dim=2) > 1e-6
-        for axis in (0, 1):
-            hit = seen.any(dim=axis).nonzero()
-            assert abs(float(hit.min() + hit.max()) / 2 - 24) <= 1  # a whole cell, were it not aligned
+    backbone = EmbeddedBackbone(weights=str(trained), input_size=240)
+    image = torch.rand(3, 240, 240, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    token = backbone.tokens([image])[0, 15, 14]
+    for features in (token[:32], token[32:]):
+        (gradient,) = torch.autograd.grad(features.square().sum(), image, retain_graph=True)
+        for axis, cell in ((2, 15), (1, 14)):
+            seen = gradient.abs().sum(dim=(0, axis)).nonzero()
+            middle = float(seen.min() + seen.max()) / 2
+            assert abs(middle - (8 * cell + 3.5)) <= 1.5
 
 
 def test_batch_norms_fold_into_the_convolutions() -> None:

@@ -75,7 +75,7 @@ class EmbeddedBackbone:
         side = self.input_size
         batch = pad(batch, (4, 0, 4, 0), mode="replicate")[:, :, :side, :side]
         bfloat16 = self.autocast and self.device.type == "cuda"
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             fine, coarse = self.network(batch.contiguous(memory_format=torch.channels_last))
         fine, coarse = fine.float(), coarse.float()
         maps = [fine, _aligned(coarse, fine.shape[2], offset=(15 - 4 - 7.5) / STRIDES[1])]

@@ -13,7 +13,7 @@ Picture = NDArray[np.float32]
 
 
 def fractal(rng: np.random.Generator, size: int, slope: float) -> Picture:
-    """Gaussian noise whose amplitude falls as 1/frequency^slope; mean 0, deviation 1: float32 [size, size]."""
+    """Gaussian noise whose amplitude falls as 1/frequency^slope, of mean 0 and deviation 1: [size, size]."""
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
     frequency = np.hypot(fy, fx)
     frequency[0, 0] = np.inf
