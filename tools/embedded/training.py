@@ -48,9 +48,9 @@ class Recipe:
 
     objective: str = "distil"
     steps: int = 3000
-    batch: int = 16
+    batch: int = 8
     crop: int = 128
-    lr: float = 2e-3
+    lr: float = 1.5e-3
     decay: float = 1e-2
     contrast: float = 0.2
     seed: int = 0
