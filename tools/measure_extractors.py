@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -121,18 +122,20 @@ def measure(
     rows = []
     for subject in subjects:
         train, test = (
-            [look(subject, frame_of(sample, crop=True), sample) for sample in track(found, subject.name)]
-            for found in samples.values()
+            [look(subject, frame_of(sample, crop=True), sample) for sample in track(split, subject.name)]
+            for split in samples.values()
         )
         truth, labels = [seen.truth for seen in test], [seen.anomalous for seen in test]
-        for count in shots:
-            for seed in seeds:
-                chosen = [train[index] for index in choose_shots(len(train), count, seed)]
-                maps = [anomaly_map(chosen, seen) for seen in test]
+        found: dict[tuple[int, ...], tuple[float, ...]] = {}  # seeds may draw the same shots
+        for count, seed in product(shots, seeds):
+            drawn = tuple(choose_shots(len(train), count, seed))
+            if drawn not in found:
+                maps = [anomaly_map([train[index] for index in drawn], seen) for seen in test]
                 image = image_auroc([float(map.max()) for map in maps], labels)
-                figures = (image, *aupro(maps, truth, (0.3, 0.01)))
-                where = {"subject": subject.name, "category": name, "shots": count, "seed": seed}
-                rows.append(where | {key: 100 * value for key, value in zip(MEASURES, figures, strict=True)})
+                found[drawn] = (image, *aupro(maps, truth, (0.3, 0.01)))
+            where = {"subject": subject.name, "category": name, "shots": count, "seed": seed}
+            figures = zip(MEASURES, found[drawn], strict=True)
+            rows.append(where | {measure: 100 * value for measure, value in figures})
     return rows
 
 

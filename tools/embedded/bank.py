@@ -163,7 +163,8 @@ def _crop(photo: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Pict
     side = round(float(np.exp(rng.uniform(np.log(min(150, short)), np.log(short)))))
     top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[:2])
     square = Image.fromarray(photo[top : top + side, left : left + side])
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
+    resized = np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), np.float32)
+    return resized / np.float32(255)
 
 
 def _twice(picture: Picture) -> Picture:

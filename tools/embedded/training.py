@@ -185,7 +185,8 @@ class Training:
     def _loss(self, number: int, size: int) -> Tensor:
         images, batch = self._images(number, size)
         found = self.network((images * 2 - 1).contiguous(memory_format=torch.channels_last))
-        recipe, total = self.recipe, found[0].new_zeros(())
+        recipe = self.recipe
+        total: Tensor = found[0].new_zeros(())
         if self.teacher is not None:
             total = total + distillation(found, self.teacher(images))
         if recipe.objective != "distil":
