@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,9 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(bank: Bank, tmp_path: Pat
         for name, value in whole.network.state_dict().items()
     )
     assert whole.export().read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    onwards = Training(replace(TINY, start=str(tmp_path / "parts" / CHECKPOINT)), bank, None, tmp_path / "on")
+    assert torch.equal(onwards.network.stem.conv.weight, whole.network.stem.conv.weight)
+    assert onwards.step == 0
     with pytest.raises(InputError, match="a folder of this recipe"):
         Training(Recipe(objective="self", steps=5, batch=4, crop=32), bank, None, tmp_path / "parts")
     (tmp_path / "parts" / CHECKPOINT).write_bytes(b"torn")

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--contrast", type=float, default=usual.contrast, help="weight of 'self' in the mixture"
     )
     made.add_argument("--seed", type=int, default=usual.seed)
+    made.add_argument("--start", type=Path, help="checkpoint of another run, to begin with its weights")
     made.add_argument("--bank", type=Path, help="folder that keeps the pictures (default: OUT)")
     for name in ("natural", "renders", "leaves", "fractals", "heights"):
         made.add_argument(f"--{name}", type=int, default=getattr(pictures, name), help="how many pictures")
@@ -84,6 +85,7 @@ def _train(options: argparse.Namespace) -> Training:
         options.lr,
         contrast=options.contrast,
         seed=options.seed,
+        start=str(options.start or ""),
     )
     needs_teacher = recipe.objective != "self"
     wanted = options.teacher is not None and needs_teacher

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -44,6 +45,7 @@ class Recipe:
         decay: its weight decay.
         contrast: see `objective`.
         seed: of weights and crops.
+        start: checkpoint of another run whose weights this one begins with; none: random ones.
     """
 
     objective: str = "distil"
@@ -54,6 +56,7 @@ class Recipe:
     decay: float = 1e-2
     contrast: float = 0.2
     seed: int = 0
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -104,6 +107,8 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.network = EmbeddedNetwork(normalised=True)
+        if recipe.start:
+            self.network.load_state_dict(_part(_read(Path(recipe.start))[1], "network."))
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
         self.step, self.seconds = 0, 0.0
@@ -205,9 +210,7 @@ class Training:
 
     def _resume(self) -> None:
         path = self.out / CHECKPOINT
-        with reading(path, "checkpoint"), safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["training"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        record, tensors = _read(path)
         if record["recipe"] != asdict(self.recipe):
             raise InputError("out", "a folder of this recipe, or a new one", f"one of {record['recipe']}")
         with reading(path, "checkpoint"):
@@ -221,6 +224,13 @@ class Training:
         self.step, self.seconds = record["step"], record["seconds"]
         self.history = [(step, loss) for step, loss in record["history"]]
         self.held_out = [(step, loss) for step, loss in record["held_out"]]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The record and the tensors of a checkpoint."""
+    with reading(path, "checkpoint"), safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["training"])
+        return record, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
