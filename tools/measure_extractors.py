@@ -138,7 +138,8 @@ class Memory:
         parts = []
         for kind, (mean, deviation, axes) in self._conditioning.items():
             parts.append(normalize((seen.cells[kind] - mean) / deviation @ axes, dim=1))
-        return torch.cat(parts, dim=1) / len(parts) ** 0.5
+        keys: Tensor = torch.cat(parts, dim=1) / len(parts) ** 0.5
+        return keys
 
 
 def _conditioning(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

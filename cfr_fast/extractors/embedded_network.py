@@ -1,7 +1,6 @@
 """The small network behind ``embedded``: plain residual convolutions, features at strides 8 and 16.
 
-Dense 3×3 convolutions, because they run near a processor's peak, where the depthwise ones of mobile networks
-wait for memory.
+Dense 3×3 convolutions, of which processors make more of their peak than of mobile networks' depthwise ones.
 """
 
 from __future__ import annotations
