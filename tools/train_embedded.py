@@ -2,7 +2,7 @@
 
 From pictures that need no download: renders of the procedural set's shapes and of free forms under random
 lamps, with random materials and defects; dead leaves and fractals; normal maps of all these surfaces; and the
-public-domain photos that come with scikit-image. Three objectives: ``distil`` (stages 2 and 3 of timm's
+photos that come with scikit-image. Three objectives: ``distil`` (stages 2 and 3 of timm's
 mobilenetv2_100, weights by path), ``self`` (places of two views told apart, no teacher), and ``mixture``.
 
 The same command goes on where a killed one stopped. It leaves in DIR the network for use

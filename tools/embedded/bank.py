@@ -36,7 +36,8 @@ NATURAL = (
     "retina.jpg",
     "rocket.jpg",
 )
-"""Images that come with scikit-image, in the public domain or CC0 by its list of sources."""
+"""Images that come with scikit-image: CC0, public domain or "no known copyright restrictions" by the notes in its
+``skimage.data``, which say nothing of ``moon.png`` and ``page.png``."""
 
 PHOTO, NORMAL = 0, 1
 VERSION = 1
