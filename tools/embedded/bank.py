@@ -36,7 +36,7 @@ NATURAL = (
     "retina.jpg",
     "rocket.jpg",
 )
-"""Images that come with scikit-image: CC0, public domain or "no known copyright restrictions" by the notes in its
+"""Images that come with scikit-image: CC0, public domain or "no known copyright restrictions" by the notes of
 ``skimage.data``, which say nothing of ``moon.png`` and ``page.png``."""
 
 PHOTO, NORMAL = 0, 1
