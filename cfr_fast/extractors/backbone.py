@@ -91,7 +91,7 @@ class Backbone:
         Returns:
             float32 [B, h0, w0, D].
         """
-        batch = torch.cat([self._resized(image.to(self.device)) for image in images])
+        batch = torch.cat([resized(image.to(self.device), self.input_size) for image in images])
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         batch = (batch - mean) / std
         bfloat16 = self.autocast and self.device.type == "cuda"
@@ -100,12 +100,6 @@ class Backbone:
                 return self.tap(batch).float()
             found: Tensor = self._compiled.run(lambda: self.tap(batch))
             return found.float()
-
-    def _resized(self, image: Tensor) -> Tensor:
-        size = (self.input_size, self.input_size)
-        if image.shape[1:] == size:
-            return image[None]
-        return interpolate(image[None], size, mode="bicubic", antialias=True).clamp(0, 1)
 
     def options(self) -> dict[str, Any]:
         """Everything but the weights, JSON-able."""
@@ -159,6 +153,13 @@ class TimmExtractor(Batched):
         """Move the weights; returns self."""
         self.backbone.to(device)
         return self
+
+
+def resized(image: Tensor, side: int) -> Tensor:
+    """An image float32 [3, h, w] in 0 … 1 as [1, 3, side, side], bicubic with antialiasing."""
+    if image.shape[1:] == (side, side):
+        return image[None]
+    return interpolate(image[None], (side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _triple(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:

@@ -41,6 +41,17 @@ def normal_map(cloud: Cloud, window: float = 5.0) -> Tensor:
     return ((unit + 1) / 2).permute(2, 0, 1).contiguous()
 
 
+def checked_window(window: float) -> float:
+    """A diameter of plane fits that `normal_map` can take.
+
+    Raises:
+        InputError: less than 3 pixels.
+    """
+    if not window >= 3:
+        raise InputError("window", "at least 3 pixels", str(window))
+    return float(window)
+
+
 def _fill(
     values: NDArray[np.float32],
     valid: NDArray[np.bool_],
@@ -84,10 +95,8 @@ class NormalsExtractor(Batched):
         return made
 
     def _of(self, backbone: Backbone, window: float) -> None:
-        if not window >= 3:
-            raise InputError("window", "at least 3 pixels", str(window))
         self.name = f"normals:{backbone.model}"
-        self.window = float(window)
+        self.window = checked_window(window)
         self.backbone = backbone
 
     def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:

@@ -16,6 +16,7 @@ from cfr_fast.extractors.base import Extractor
 from cfr_fast.extractors.classic_rgb import ClassicRGB
 from cfr_fast.extractors.classic_xyz import ClassicXYZ
 from cfr_fast.extractors.dino import DinoRGB
+from cfr_fast.extractors.embedded import EmbeddedBackbone, EmbeddedNormals, EmbeddedRGB
 from cfr_fast.extractors.normals import NormalsExtractor
 from cfr_fast.extractors.point_mae import PointMAE
 
@@ -76,6 +77,22 @@ _ENTRIES = (
     ),
     _entry(
         "point_mae", "xyz", PointMAE, "weights (download or file)", "Point-MAE's encoder, as in the paper"
+    ),
+    _entry(
+        "embedded",
+        "rgb",
+        EmbeddedRGB,
+        "weights (file)",
+        "a small CNN that tools/train_embedded.py trains",
+        EmbeddedBackbone,
+    ),
+    _entry(
+        "normals:embedded",
+        "xyz",
+        EmbeddedNormals,
+        "weights (file)",
+        "the same CNN on the rendered normal map",
+        EmbeddedBackbone,
     ),
 )
 
@@ -163,9 +180,10 @@ def _find(name: str, role: str) -> tuple[_Entry, str]:
     if role not in ROLES:
         raise InputError("role", "'rgb' or 'xyz'", repr(role))
     entries = [entry for entry in _ENTRIES if entry.info.role == role]
-    for entry in entries:
+    for entry in entries:  # whole names first: "normals:embedded" is no model of timm
         if name == entry.info.name and not entry.takes_model:
             return entry, ""
+    for entry in entries:
         prefix = entry.info.name.removesuffix("<model>")
         if entry.takes_model and name.startswith(prefix) and len(name) > len(prefix):
             return entry, name[len(prefix) :]

@@ -1,0 +1,1 @@
+"""Scripts that made, or measured, what the package carries."""
