@@ -159,7 +159,10 @@ def learn_calibrated(lesson: Lesson, settings: Settings) -> Learned:
             (view, evidence(learned, view, memory.without(shot), settings)[0])
             for view, shot in zip(cells.calibration, cells.calibration_shots, strict=True)
         ]
-        scale = torch.cat([found for _, found in held_out]).mean(dim=0).clamp(min=FLOOR)
+        normal = torch.cat([found for _, found in held_out])
+        if not len(normal):  # views may lose a part of a few points; shots never do
+            normal = torch.cat([evidence(learned, shot, memory, settings)[0] for shot in cells.shots])
+        scale = normal.mean(dim=0).clamp(min=FLOOR)
         learned.calibrated = Calibrated(rgb, xyz, memory, scale, side)
         _calibrate(learned, held_out, settings)
     return learned
