@@ -1,6 +1,8 @@
 // What ops.cpp needs on top of LibTorch's stable ABI: argument checks and views of tensors.
 #pragma once
 
+#include "torch_abi.h"  // first
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

@@ -30,8 +30,6 @@ CUDA_ARCHS = "8.0+PTX 9.0a"
 CPP_SOURCES = ("ops.cpp", "build_info.cpp", "python.cpp")  # and every file in cpu/ and evaluation/
 CXX_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra")
-# Everything used exists since torch 2.11, so the binary serves that and every later one.
-TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
 
 class BuildError(RuntimeError):
@@ -128,7 +126,7 @@ class Recipe:
     def flags(self) -> list[str]:
         """Options of every C++ source."""
         cuda = ["-DCFR_FAST_CUDA"] if self.nvcc else []
-        return [*CXX_FLAGS, TORCH_TARGET, *cuda, *self.cxxflags]
+        return [*CXX_FLAGS, *cuda, *self.cxxflags]
 
     def definitions(self) -> list[str]:
         """What `build_info.cpp` alone is told."""

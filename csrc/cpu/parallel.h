@@ -1,6 +1,8 @@
 // Parallel loops on torch's own thread pool: torch.set_num_threads holds, and nothing links OpenMP.
 #pragma once
 
+#include "../torch_abi.h"  // first
+
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/headeronly/util/shim_utils.h>
 
