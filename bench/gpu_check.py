@@ -3,6 +3,7 @@
 python bench/gpu_check.py [--results FOLDER]   checks, roofs, races; FOLDER/<card>.json
 python bench/gpu_check.py --few                one small case of each op, as for a memory checker
 python bench/gpu_check.py --hopper             tiles that 9.0 alone has; FOLDER/<card>_hopper.json
+python bench/gpu_check.py --whole              whole models, against the processor; FOLDER/<card>_whole.json
 python bench/gpu_check.py --dry-run            on the processor, tiny: tries out the script
 
 Exit status: 0 when all is right and every promise kept, 1 when not, 2 without a card.
@@ -15,13 +16,14 @@ import gc
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu import checks, hopper, inference, races, timing
+from gpu import checks, hopper, inference, races, timing, whole
 
 from cfr_fast.ops import loader
 
@@ -49,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", choices=RACES, help="races to run; by default all")
     parser.add_argument("--few", action="store_true", help="one small case of each op and nothing else")
     parser.add_argument("--hopper", action="store_true", help="tiles by CFR_FAST_HOPPER=1 and nothing else")
+    parser.add_argument("--whole", action="store_true", help="whole models and nothing else")
     parser.add_argument("--dry-run", action="store_true", help="on the processor, with tiny sizes")
     return parser.parse_args()
 
@@ -143,6 +146,20 @@ def run_races(options: argparse.Namespace, report: dict[str, Any], save: Callabl
         save()
 
 
+def run_models(options: argparse.Namespace, device: torch.device, file: Path) -> int:
+    """Fit and judge by every preset; 0 when the device gives what the processor gives."""
+    report: dict[str, Any] = {"machine": timing.machine(device), "models": [], "errors": {}}
+    for name in list(whole.PRESETS)[: 1 if options.dry_run else None]:
+        try:
+            report["models"].append(entry := whole.run(name, device, options.dry_run))
+            print(json.dumps(entry), flush=True)
+        except Exception as error:
+            report["errors"][name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:600]
+            print(f"{name}: {traceback.format_exc()}", flush=True)
+        file.write_text(json.dumps(report, indent=1) + "\n")
+    return 1 if report["errors"] or any(entry["disagreement"] for entry in report["models"]) else 0
+
+
 def main() -> int:
     options = arguments()
     if not options.dry_run and not torch.cuda.is_available():
@@ -154,6 +171,9 @@ def main() -> int:
     device = torch.device("cpu" if options.dry_run else "cuda")
     torch.manual_seed(0)
     library = loader.load()
+    if options.whole:
+        options.results.mkdir(parents=True, exist_ok=True)
+        return run_models(options, device, options.results / f"{timing.card_name(device)}_whole.json")
     seed = options.seed if options.seed is not None else time.time_ns() % (1 << 31)
     report: dict[str, Any] = {
         "machine": timing.machine(device),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From a bare machine with a card to a verdict in under eight minutes: builds, checks every op, races, runs the tests
-# that need a device, and looks for bad memory accesses. Needs torch with CUDA, nvcc and g++; nothing is downloaded and
-# no setting of the card is touched.
+# From a bare machine with a card to a verdict in under eight minutes: builds, checks every op, races, fits whole
+# models, runs the tests that need a device, and looks for bad memory accesses. Needs torch with CUDA, nvcc and g++;
+# nothing is downloaded and no setting of the card is touched.
 #
 #   bench/gpu_check.sh [FOLDER]     results and logs go to FOLDER (bench/results): <card>.json, *.log
 #   bench/gpu_check.sh --dry-run    the script itself, on a processor
@@ -57,6 +57,7 @@ else
 fi
 
 step check 300 "$python" bench/gpu_check.py "${dry[@]}" --results "$results" --seconds $((270 - SECONDS > 60 ? 270 - SECONDS : 60))
+step whole 120 "$python" bench/gpu_check.py --whole "${dry[@]}" --results "$results"
 
 if [ ${#dry[@]} -eq 0 ]; then
   if "$python" -c 'import pytest, hypothesis' 2>/dev/null; then
