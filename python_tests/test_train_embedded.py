@@ -31,7 +31,7 @@ def bank() -> Bank:
 
 
 def test_the_same_plan_makes_the_same_pictures(bank: Bank, tmp_path: Path) -> None:
-    stored = load_bank(PLAN, tmp_path)
+    stored = load_bank(PLAN, tmp_path, workers=2)
     assert np.array_equal(stored.pictures, bank.pictures)
     assert np.array_equal(load_bank(PLAN, tmp_path).pictures, bank.pictures)
     assert bank.pictures.shape == (9, 2, 64, 64, 3)
@@ -68,7 +68,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(bank: Bank, tmp_path: Pat
     whole.run()
     Training(TINY, bank, None, tmp_path / "parts").run(until=2)
     assert (tmp_path / "parts" / CHECKPOINT).exists()
-    resumed = Training(TINY, bank, None, tmp_path / "parts")
+    resumed = Training(TINY, bank, None, tmp_path / "parts", workers=2)
     assert (resumed.step, len(resumed.history)) == (2, 2)
     resumed.run()
     assert resumed.history == whole.history

@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(f"--{name}", type=int, default=getattr(pictures, name), help="how many pictures")
     made.add_argument("--picture-size", type=int, default=pictures.size, help="side of the pictures, pixels")
     made.add_argument("--threads", type=int, help="of the processor (default: all)")
+    made.add_argument("--workers", type=int, default=0, help="processes that make the pictures and crops")
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     made.add_argument("--checkpoint-every", type=int, default=200, help="steps")
     return made
@@ -90,8 +91,8 @@ def _train(options: argparse.Namespace) -> Training:
     needs_teacher = recipe.objective != "self"
     wanted = options.teacher is not None and needs_teacher
     teacher = Teacher(options.teacher, options.device) if wanted else None
-    bank = load_bank(plan, options.bank or options.out)
-    training = Training(recipe, bank, teacher, options.out, options.device)
+    bank = load_bank(plan, options.bank or options.out, options.workers)
+    training = Training(recipe, bank, teacher, options.out, options.device, options.workers)
     training.run(checkpoint_every=options.checkpoint_every)
     training.export()
     title = f"{recipe.objective}, {recipe.steps} steps of {recipe.batch} crops of {recipe.crop} pixels"

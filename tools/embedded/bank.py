@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -88,8 +91,8 @@ class Bank:
         return np.flatnonzero(self.kind == kind)
 
 
-def load_bank(plan: Plan, folder: Path) -> Bank:
-    """The bank of a plan: read from `folder`, or made and written there.
+def load_bank(plan: Plan, folder: Path, workers: int = 0) -> Bank:
+    """The bank of a plan: read from `folder`, or made (see `make_bank`) and written there.
 
     Raises:
         InputError: scikit-image came without one of `NATURAL`, or the file is damaged.
@@ -98,7 +101,7 @@ def load_bank(plan: Plan, folder: Path) -> Bank:
     digest = sha256(json.dumps([VERSION, asdict(plan)]).encode()).hexdigest()[:12]
     path = folder / f"bank-{digest}.npz"
     if not path.exists():
-        bank = make_bank(plan)
+        bank = make_bank(plan, workers)
         buffer = io.BytesIO()
         np.savez(buffer, pictures=bank.pictures, kind=bank.kind)
         write_atomically(path, buffer.getvalue())
@@ -107,40 +110,67 @@ def load_bank(plan: Plan, folder: Path) -> Bank:
         return Bank(stored["pictures"], stored["kind"])
 
 
-def make_bank(plan: Plan) -> Bank:
-    """Make every picture of a plan; each has random numbers of its own, whatever comes before it."""
+def make_bank(plan: Plan, workers: int = 0) -> Bank:
+    """Make every picture of a plan; each has random numbers of its own, whatever comes before it.
+
+    Args:
+        plan: of what.
+        workers: processes that make them; 0: this one alone.
+    """
+    jobs = [(plan, name, index) for name in MAKERS for index in range(getattr(plan, name))]
+    if plan.natural:
+        natural_photos()  # says early what is missing
     pictures, kinds = [], []
-    for pair, kind in track(_pictures(plan), "Making pictures", _count(plan)):
-        pictures.append(np.rint(255 * np.clip(pair, 0, 1)).astype(np.uint8))
-        kinds.append(kind)
+    with ProcessPoolExecutor(workers) if workers else nullcontext() as pool:
+        made = map(_made, jobs) if pool is None else pool.map(_made, jobs, chunksize=4)
+        for pairs in track(made, "Making pictures", len(jobs)):
+            for pair, kind in pairs:
+                pictures.append(pair)
+                kinds.append(kind)
     return Bank(np.stack(pictures), np.array(kinds, np.uint8))
 
 
-def _count(plan: Plan) -> int:
-    return plan.natural + 2 * plan.renders + plan.leaves + plan.fractals + plan.heights
+Pairs = list[tuple[Picture, int]]
+"""Pictures [2, S, S, 3] and their kinds."""
 
 
-def _pictures(plan: Plan) -> Iterator[tuple[Picture, int]]:
-    """Pairs [2, S, S, 3] and their kinds."""
-    size = plan.size
-    photos = natural_photos() if plan.natural else []
-    for index in range(plan.natural):
-        yield _twice(_crop(photos[index % len(photos)], size, _rng(plan, "natural", index))), PHOTO
-    for index in range(plan.renders):
-        pair, normals = render(_rng(plan, "render", index), size)
-        yield pair, PHOTO
-        yield normals, NORMAL
-    textures: tuple[tuple[str, int, Callable[[np.random.Generator, int], Picture]], ...]
-    textures = (("leaves", plan.leaves, leaves), ("fractal", plan.fractals, fractal_picture))
-    for name, count, make in textures:
-        for index in range(count):
-            yield _twice(make(_rng(plan, name, index), size)), PHOTO
-    for index in range(plan.heights):
-        rng = _rng(plan, "heights", index)
-        heights = random_heights(rng, size)
-        yield np.stack([normal_picture(heights, 110 / size, rng) for _ in range(2)]), NORMAL
+def _natural(plan: Plan, index: int, rng: np.random.Generator) -> Pairs:
+    photos = natural_photos()
+    return [(_twice(_crop(photos[index % len(photos)], plan.size, rng)), PHOTO)]
 
 
+def _render(plan: Plan, index: int, rng: np.random.Generator) -> Pairs:
+    pair, normals = render(rng, plan.size)
+    return [(pair, PHOTO), (normals, NORMAL)]
+
+
+def _heights(plan: Plan, index: int, rng: np.random.Generator) -> Pairs:
+    heights = random_heights(rng, plan.size)
+    return [(np.stack([normal_picture(heights, 110 / plan.size, rng) for _ in range(2)]), NORMAL)]
+
+
+MAKERS: dict[str, Callable[[Plan, int, np.random.Generator], Pairs]] = {
+    "natural": _natural,
+    "renders": _render,
+    "leaves": lambda plan, index, rng: [(_twice(leaves(rng, plan.size)), PHOTO)],
+    "fractals": lambda plan, index, rng: [(_twice(fractal_picture(rng, plan.size)), PHOTO)],
+    "heights": _heights,
+}
+"""How the pictures of each number in a plan are made."""
+
+_PURPOSE = {"renders": "render", "fractals": "fractal"}  # under these names their random numbers are drawn
+
+
+def _made(job: tuple[Plan, str, int]) -> list[tuple[NDArray[np.uint8], int]]:
+    plan, name, index = job
+    rng = _rng(plan, _PURPOSE.get(name, name), index)
+    return [
+        (np.rint(255 * np.clip(pair, 0, 1)).astype(np.uint8), kind)
+        for pair, kind in MAKERS[name](plan, index, rng)
+    ]
+
+
+@cache
 def natural_photos() -> list[NDArray[np.uint8]]:
     """The images of `NATURAL`, uint8 [h, w, 3].
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from cfr_fast.data.files import reading, write_atomically
 from cfr_fast.errors import InputError
@@ -78,6 +80,17 @@ class Recipe:
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
 
 
+@dataclass(frozen=True)
+class _Steps(Dataset[Batch]):
+    """The crops of every step."""
+
+    bank: Bank
+    recipe: Recipe
+
+    def __getitem__(self, step: int) -> Batch:
+        return make_batch(self.bank, self.recipe.batch, self.recipe.crop, self.recipe.seed, step)
+
+
 class Training:
     """A run, from its checkpoint on where there is one.
 
@@ -87,6 +100,7 @@ class Training:
         teacher: where the objective needs one.
         out: folder of checkpoint and results.
         device: to train on.
+        workers: processes that make the crops; 0: this one. They are the same crops either way.
 
     Raises:
         InputError: a checkpoint of another recipe or bank, or no teacher where one is needed.
@@ -99,11 +113,12 @@ class Training:
         teacher: Teacher | None,
         out: Path,
         device: torch.device | str = "cpu",
+        workers: int = 0,
     ) -> None:
         if (teacher is None) != (recipe.objective == "self"):
             raise InputError("teacher", "a file of weights, unless the objective is 'self'", str(teacher))
         self.recipe, self.bank, self.teacher, self.out = recipe, bank, teacher, out
-        self.device = torch.device(device)
+        self.device, self.workers = torch.device(device), workers
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.network = EmbeddedNetwork(normalised=True)
@@ -117,7 +132,7 @@ class Training:
         self.held_out: list[tuple[int, float]] = []
         """Step and loss on held-out crops."""
         if teacher is not None:
-            teacher.standardise(self._images(HELD_OUT - 1, 64)[0])
+            teacher.standardise(self._batch(HELD_OUT - 1, 64).images.to(self.device))
         if (out / CHECKPOINT).exists():
             self._resume()
 
@@ -126,8 +141,8 @@ class Training:
         last = self.recipe.steps if until is None else min(until, self.recipe.steps)
         started, before = perf_counter(), self.seconds
         with counter(f"Training ({self.recipe.objective})", last) as show:
-            while self.step < last:
-                self._advance()
+            for batch in self._crops(last):
+                self._advance(batch)
                 show(self.step)
                 self.seconds = before + perf_counter() - started
                 if self.step % checkpoint_every == 0 or self.step == last:
@@ -158,7 +173,7 @@ class Training:
         network = folded(self.network).to(self.device)
         maps: list[list[Tensor]] = [[], []]
         for number in range(8):
-            images, _ = self._images(HELD_OUT + number, 32)
+            images = self._batch(HELD_OUT + number, 32).images.to(self.device)
             for kept, map in zip(maps, network(images * 2 - 1), strict=True):
                 kept.append(map)
         for head, kept in zip((network.head8, network.head16), maps, strict=True):
@@ -173,11 +188,19 @@ class Training:
         write_atomically(path, save(state, {"made": json.dumps(made)}))
         return path
 
-    def _advance(self) -> None:
+    def _crops(self, last: int) -> Iterable[Batch]:
+        """Those of the steps still to do, in their order."""
+        steps = _Steps(self.bank, self.recipe)
+        ahead = 4 if self.workers else None
+        return DataLoader(
+            steps, None, sampler=range(self.step, last), num_workers=self.workers, prefetch_factor=ahead
+        )
+
+    def _advance(self, batch: Batch) -> None:
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step)
-        loss = self._loss(self.step, self.recipe.batch)
+        loss = self._loss(self.step, batch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -187,8 +210,8 @@ class Training:
         if not math.isfinite(self.history[-1][1]):
             raise InputError("lr", "a learning rate that training survives", str(self.recipe.lr))
 
-    def _loss(self, number: int, size: int) -> Tensor:
-        images, batch = self._images(number, size)
+    def _loss(self, number: int, batch: Batch) -> Tensor:
+        images = batch.images.to(self.device)
         found = self.network((images * 2 - 1).contiguous(memory_format=torch.channels_last))
         recipe = self.recipe
         total: Tensor = found[0].new_zeros(())
@@ -202,11 +225,11 @@ class Training:
     def _held_out_loss(self) -> float:
         self.network.eval()
         with torch.no_grad():
-            return float(torch.stack([self._loss(HELD_OUT + k, 16) for k in range(2)]).mean())
+            losses = [self._loss(HELD_OUT + k, self._batch(HELD_OUT + k, 16)) for k in range(2)]
+            return float(torch.stack(losses).mean())
 
-    def _images(self, number: int, size: int) -> tuple[Tensor, Batch]:
-        batch = make_batch(self.bank, size, self.recipe.crop, self.recipe.seed, number)
-        return batch.images.to(self.device), batch
+    def _batch(self, number: int, size: int) -> Batch:
+        return make_batch(self.bank, size, self.recipe.crop, self.recipe.seed, number)
 
     def _resume(self) -> None:
         path = self.out / CHECKPOINT
