@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
-from cfr_fast.extractors.base import Batched
 from cfr_fast.extractors.compiled import CompiledStages
-from cfr_fast.extractors.field import FeatureField
 from cfr_fast.extractors.layers import LayerTap
+from cfr_fast.extractors.photos import PhotoExtractor
+from cfr_fast.extractors.precision import precision
 from cfr_fast.extractors.weights import create_network, load_weights
 
 CNN_INPUT = 448
@@ -34,6 +33,7 @@ class Backbone:
         balanced: whether several layers are given equal norms at every position; conditioning makes that
             needless (`Settings.score`).
         autocast: on CUDA devices, run the network in bfloat16 where that is safe; features stay float32.
+            Otherwise all of it is float32.
         compile: run its stages through ``torch.compile``. The first image waits for the compiler; without a
             working one a warning says so, and the network runs as it is.
         seed: of random weights.
@@ -94,8 +94,7 @@ class Backbone:
         batch = torch.cat([resized(image.to(self.device), self.input_size) for image in images])
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         batch = (batch - mean) / std
-        bfloat16 = self.autocast and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with precision(self.device, self.autocast):
             if self._compiled is None:
                 return self.tap(batch).float()
             found: Tensor = self._compiled.run(lambda: self.tap(batch))
@@ -125,34 +124,11 @@ class Backbone:
         return self
 
 
-class TimmExtractor(Batched):
-    """RGB features of a frozen timm network; every pixel is valid. Options: those of `Backbone`."""
-
-    role = "rgb"
+class TimmExtractor(PhotoExtractor[Backbone]):
+    """RGB features of a frozen timm network: ``timm:<model>``. Options: those of `Backbone`."""
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.name = f"timm:{model}"
-        self.backbone = Backbone(model, **options)
-
-    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
-        """Tokens of the photos, bilinear to size×size pixels."""
-        images = [torch.from_numpy(frame.rgb).permute(2, 0, 1).float() / 255 for frame in frames]
-        tokens = self.backbone.tokens(images)
-        valid = torch.ones(size * size, dtype=torch.bool, device=tokens.device)
-        return [FeatureField.from_grid(grid, valid, (size, size)) for grid in tokens]
-
-    def config(self) -> dict[str, Any]:
-        """Registry name, role and options, weights apart."""
-        return {"name": self.name, "role": self.role, "options": self.backbone.options()}
-
-    def state(self) -> dict[str, Tensor]:
-        """The network's weights."""
-        return self.backbone.state()
-
-    def to(self, device: torch.device | str) -> TimmExtractor:
-        """Move the weights; returns self."""
-        self.backbone.to(device)
-        return self
+        super().__init__(f"timm:{model}", Backbone(model, **options))
 
 
 def resized(image: Tensor, side: int) -> Tensor:

@@ -50,6 +50,26 @@ class Extractor(Protocol):
         ...
 
 
+class Network(Protocol):
+    """A frozen network with its preprocessing, which photos and normal maps can share."""
+
+    def tokens(self, images: Sequence[Tensor]) -> Tensor:
+        """Features float32 [B, h0, w0, D] of images float32 [3, h, w] in 0 … 1, in one forward pass."""
+        ...
+
+    def options(self) -> dict[str, Any]:
+        """Everything but the weights, JSON-able."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights."""
+        ...
+
+    def to(self, device: torch.device | str) -> Network:
+        """Move the weights; returns self."""
+        ...
+
+
 class Batched(ABC):
     """For extractors that see several frames at once: one frame is a batch of one."""
 

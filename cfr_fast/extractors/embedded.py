@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
 from cfr_fast.extractors.backbone import resized
-from cfr_fast.extractors.base import Batched
 from cfr_fast.extractors.embedded_network import STRIDES, EmbeddedNetwork
-from cfr_fast.extractors.field import FeatureField
-from cfr_fast.extractors.geometry import Cloud, measured_nearby
-from cfr_fast.extractors.normals import checked_window, normal_map
+from cfr_fast.extractors.normals import NormalsExtractor
+from cfr_fast.extractors.photos import PhotoExtractor
+from cfr_fast.extractors.precision import precision
 from cfr_fast.extractors.weights import load_weights, read_weights
 
 PACKAGED = "embedded.safetensors"
@@ -74,8 +72,7 @@ class EmbeddedBackbone:
         # A stride of 8 is centred on pixel 8i + 7, the middle of the cell being 8i + 3.5: 4 pixels of margin.
         side = self.input_size
         batch = pad(batch, (4, 0, 4, 0), mode="replicate")[:, :, :side, :side]
-        bfloat16 = self.autocast and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with precision(self.device, self.autocast):
             fine, coarse = self.network(batch.contiguous(memory_format=torch.channels_last))
         fine, coarse = fine.float(), coarse.float()
         maps = [fine, _aligned(coarse, fine.shape[2], offset=(15 - 4 - 7.5) / STRIDES[1])]
@@ -98,73 +95,23 @@ class EmbeddedBackbone:
         return self
 
 
-class EmbeddedRGB(Batched):
-    """RGB features of the embedded network; every pixel is valid. Options: those of `EmbeddedBackbone`."""
-
-    name = "embedded"
-    role = "rgb"
+class EmbeddedRGB(PhotoExtractor[EmbeddedBackbone]):
+    """RGB features of the embedded network: ``embedded``. Options: those of `EmbeddedBackbone`."""
 
     def __init__(self, **options: Any) -> None:
-        self.backbone = EmbeddedBackbone(**options)
-
-    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
-        """Tokens of the photos, bilinear to size×size pixels."""
-        images = [torch.from_numpy(frame.rgb).permute(2, 0, 1).float() / 255 for frame in frames]
-        tokens = self.backbone.tokens(images)
-        valid = torch.ones(size * size, dtype=torch.bool, device=tokens.device)
-        return [FeatureField.from_grid(grid, valid, (size, size)) for grid in tokens]
-
-    def config(self) -> dict[str, Any]:
-        """Registry name, role and options, weights apart."""
-        return {"name": self.name, "role": self.role, "options": self.backbone.options()}
-
-    def state(self) -> dict[str, Tensor]:
-        """The network's weights."""
-        return self.backbone.state()
-
-    def to(self, device: torch.device | str) -> EmbeddedRGB:
-        """Move the weights; returns self."""
-        self.backbone.to(device)
-        return self
+        super().__init__("embedded", EmbeddedBackbone(**options))
 
 
-class EmbeddedNormals(Batched):
-    """3D features of the embedded network on the normal map; valid as those of `NormalsExtractor`.
+class EmbeddedNormals(NormalsExtractor[EmbeddedBackbone]):
+    """3D features of the embedded network: ``normals:embedded``.
 
     Args:
-        window: diameter of the plane fits, in pixels of a 224 pixel wide image.
+        window: as in `NormalsExtractor`.
         options: those of `EmbeddedBackbone`.
     """
 
-    name = "normals:embedded"
-    role = "xyz"
-
     def __init__(self, *, window: float = 5.0, **options: Any) -> None:
-        self.window = checked_window(window)
-        self.backbone = EmbeddedBackbone(**options)
-
-    def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
-        """Tokens of the normal maps, bilinear to size×size pixels."""
-        clouds = [Cloud.of(frame.grid_xyz(size)) for frame in frames]
-        tokens = self.backbone.tokens([normal_map(cloud, self.window) for cloud in clouds])
-        return [
-            FeatureField.from_grid(grid, measured_nearby(cloud.valid).to(grid.device), (size, size))
-            for grid, cloud in zip(tokens, clouds, strict=True)
-        ]
-
-    def config(self) -> dict[str, Any]:
-        """Registry name, role and options, weights apart."""
-        options = {"window": self.window, **self.backbone.options()}
-        return {"name": self.name, "role": self.role, "options": options}
-
-    def state(self) -> dict[str, Tensor]:
-        """The network's weights."""
-        return self.backbone.state()
-
-    def to(self, device: torch.device | str) -> EmbeddedNormals:
-        """Move the weights; returns self."""
-        self.backbone.to(device)
-        return self
+        super().__init__("normals:embedded", EmbeddedBackbone(**options), window)
 
 
 def _packaged_or(weights: str | None) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""Features of a frozen timm network on a rendered normal map: ``normals:<model>``."""
+"""Features of a frozen network on a rendered normal map."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor
 from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
 from cfr_fast.extractors.backbone import Backbone
-from cfr_fast.extractors.base import Batched
+from cfr_fast.extractors.base import Batched, Network
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.extractors.geometry import Cloud, measured_nearby, normals
+
+N = TypeVar("N", bound=Network)
 
 
 def normal_map(cloud: Cloud, window: float = 5.0) -> Tensor:
@@ -71,33 +73,21 @@ def _fill(
     return np.asarray(result + ground * (1 - known)[..., None], dtype=np.float32)
 
 
-class NormalsExtractor(Batched):
-    """3D features of a frozen timm network on the normal map.
+class NormalsExtractor(Batched, Generic[N]):
+    """3D features of a frozen network on the normal map: ``normals:<network>``.
 
     A pixel is valid where a point is measured within 1 % of the image's width.
 
     Args:
-        model: a timm model name.
+        name: in the registry.
+        backbone: the network; another extractor may use it too.
         window: diameter of the plane fits, in pixels of a 224 pixel wide image.
-        options: those of `Backbone`.
     """
 
     role = "xyz"
 
-    def __init__(self, model: str, *, window: float = 5.0, **options: Any) -> None:
-        self._of(Backbone(model, **options), window)
-
-    @classmethod
-    def sharing(cls, backbone: Backbone, window: float = 5.0) -> NormalsExtractor:
-        """An extractor that uses a network which serves elsewhere too."""
-        made = cls.__new__(cls)
-        made._of(backbone, window)
-        return made
-
-    def _of(self, backbone: Backbone, window: float) -> None:
-        self.name = f"normals:{backbone.model}"
-        self.window = checked_window(window)
-        self.backbone = backbone
+    def __init__(self, name: str, backbone: N, window: float = 5.0) -> None:
+        self.name, self.backbone, self.window = name, backbone, checked_window(window)
 
     def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
         """Tokens of the normal maps, bilinear to size×size pixels."""
@@ -117,7 +107,20 @@ class NormalsExtractor(Batched):
         """The network's weights."""
         return self.backbone.state()
 
-    def to(self, device: torch.device | str) -> NormalsExtractor:
+    def to(self, device: torch.device | str) -> NormalsExtractor[N]:
         """Move the weights; returns self."""
         self.backbone.to(device)
         return self
+
+
+class TimmNormals(NormalsExtractor[Backbone]):
+    """3D features of a frozen timm network: ``normals:<model>``.
+
+    Args:
+        model: a timm model name.
+        window: as in `NormalsExtractor`.
+        options: those of `Backbone`.
+    """
+
+    def __init__(self, model: str, *, window: float = 5.0, **options: Any) -> None:
+        super().__init__(f"normals:{model}", Backbone(model, **options), window)

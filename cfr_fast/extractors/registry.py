@@ -17,7 +17,7 @@ from cfr_fast.extractors.classic_rgb import ClassicRGB
 from cfr_fast.extractors.classic_xyz import ClassicXYZ
 from cfr_fast.extractors.dino import DinoRGB
 from cfr_fast.extractors.embedded import EmbeddedBackbone, EmbeddedNormals, EmbeddedRGB
-from cfr_fast.extractors.normals import NormalsExtractor
+from cfr_fast.extractors.normals import NormalsExtractor, TimmNormals
 from cfr_fast.extractors.point_mae import PointMAE
 
 ROLES = ("rgb", "xyz")
@@ -70,7 +70,7 @@ _ENTRIES = (
     _entry(
         "normals:<model>",
         "xyz",
-        NormalsExtractor,
+        TimmNormals,
         "timm, and weights (hub or file)",
         "a frozen CNN or ViT on the rendered normal map",
         Backbone,
@@ -131,21 +131,22 @@ def create_extractor(name: str, role: str, **options: Any) -> Extractor:
 def create_pair(
     rgb: str, xyz: str, rgb_options: Mapping[str, Any], xyz_options: Mapping[str, Any]
 ) -> tuple[Extractor, Extractor]:
-    """Both extractors of a model; ``timm:X`` and ``normals:X`` share one network where nothing forbids it.
+    """Both extractors of a model; those of photos and normal maps share a network where nothing forbids it.
 
-    What `xyz_options` leave open is then as `rgb_options` say; if they name another value, there are two
-    networks.
+    That are ``timm:X`` and ``normals:X``, and ``embedded`` and ``normals:embedded``. What `xyz_options` leave
+    open is then as `rgb_options` say; if they name another value, there are two networks.
 
     Raises:
         InputError: as `create_extractor`.
     """
     first = create_extractor(rgb, "rgb", **rgb_options)
-    if isinstance(first, TimmExtractor) and xyz == f"normals:{first.backbone.model}":
+    network = first.backbone.model if isinstance(first, TimmExtractor) else rgb
+    if isinstance(first, TimmExtractor | EmbeddedRGB) and xyz == f"normals:{network}":
         own = dict(xyz_options)
         window = own.pop("window", None)
         if own.items() <= dict(rgb_options).items():
             more = {} if window is None else {"window": window}
-            return first, NormalsExtractor.sharing(first.backbone, **more)
+            return first, NormalsExtractor(xyz, first.backbone, **more)
         return first, create_extractor(xyz, "xyz", **{**rgb_options, **xyz_options})
     return first, create_extractor(xyz, "xyz", **xyz_options)
 
