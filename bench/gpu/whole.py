@@ -19,15 +19,17 @@ from cfr_fast import CFR
 from cfr_fast.data import Sample
 from cfr_fast.data.synthetic import load_category
 
-RANDOM: dict[str, Any] = {"rgb_options": {"weights": "random"}, "xyz_options": {"weights": "random"}}
+EXACT: dict[str, Any] = {"weights": "random", "autocast": False}
+RANDOM: dict[str, Any] = {"rgb_options": EXACT, "xyz_options": {"weights": "random"}}
 PRESETS: dict[str, dict[str, Any]] = {
     "classic": {},
-    "pretrained": {"rgb_options": {"weights": "random"}},
+    "pretrained": {"rgb_options": EXACT},
     "paper-mvtec3d": RANDOM,
     "paper-mvtec3d, a batch of 8": RANDOM,
 }
-AGREE = 2e-3
-"""Maps of device and processor may differ by this share of their maximum, in the median of all pixels."""
+AGREE = 1e-3
+"""Maps of device and processor may differ by this share of their maximum, on 99 % of the part's pixels; where
+rounding decides on θ or on a neighbour, by more."""
 
 
 def samples(size: int) -> list[Sample]:
@@ -71,19 +73,19 @@ def run(name: str, device: torch.device, tiny: bool) -> dict[str, Any]:
         model.save(path)
         there = CFR.load(path, device="cpu", progress=False)
     wanted = [there.predict(other) for other in others[:3]]
-    middle, largest, scores = [], [], []
+    most, largest, scores = [], [], []
     for got, want in zip(results, wanted, strict=True):
         differ = np.abs(got.localization_map - want.localization_map) / want.localization_map.max()
-        middle.append(float(np.median(differ)))
+        most.append(float(np.quantile(differ[want.localization_map > 0], 0.99)))
         largest.append(float(differ.max()))
         scores.append(abs(got.score - want.score) / abs(want.score))
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {
         "what": name,
         "seconds": {"first fit": fit, "fit": again, "predict": predict},
-        "differences": {"median": max(middle), "largest": max(largest), "score": max(scores)},
+        "differences": {"99 %": max(most), "largest": max(largest), "score": max(scores)},
         "device_bytes": memory,
-        "disagreement": "" if max(middle) <= AGREE and max(scores) <= 0.05 else "maps or scores differ",
+        "disagreement": "" if max(most) <= AGREE and max(scores) <= 0.01 else "maps or scores differ",
     }
 
 
