@@ -89,33 +89,74 @@ def neighbours(cloud: Cloud, centre: Tensor, offset: Tensor) -> tuple[Tensor, Te
     return index, inside & cloud.valid.reshape(-1)[index]
 
 
-def plane_normals(cloud: Cloud, centre: Tensor, offset: Tensor, radius: float) -> Tensor:
-    """Normals of planes fitted to the neighbourhoods of points, unit, towards the camera: float32 [n, 3].
+def normals(cloud: Cloud, half_window: float) -> Tensor:
+    """Unit normals of planes fitted around points, towards the camera: float32 [h, w, 3], zeros if missing.
 
-    Neighbours weigh exp(−2 d²/radius²) and nothing beyond `radius` in space, so that surfaces behind a depth
-    edge do not take part however near they lie in the image. Where fewer than three neighbours, or only
+    Neighbours weigh exp(−2 d²/r²) and nothing beyond r in space, so that surfaces behind a depth edge do not
+    take part however near they lie in the image. r is three times as far as the window's half at the median
+    spacing, so that steep surfaces keep their neighbours. Where fewer than three neighbours, or only
     neighbours on a line, support the fit, the normal points along the line of sight.
 
     Args:
-        cloud: [h, w] pixels.
-        centre: int64 [n], flat indices of measured pixels.
-        offset: int64 [K, 2], pixels to look at.
-        radius: in units of the cloud.
+        cloud: organized points.
+        half_window: radius of the fit in pixels, at least 1.5.
     """
-    points = cloud.points.reshape(-1, 3)
-    index, valid = neighbours(cloud, centre, offset)
-    difference = points[index] - points[centre][:, None]
-    square = difference.square().sum(2)
-    weight = torch.exp(-2 / radius**2 * square) * (valid & (square <= radius**2))
-    total = 1 + weight.sum(1)  # the centre itself weighs 1
-    weighted = difference * weight[..., None]
-    mean = weighted.sum(1) / total[:, None]
-    covariance = (weighted.transpose(1, 2) @ difference) / total[:, None, None]
-    _, normal = smallest_eigenvector(covariance - mean[:, :, None] * mean[:, None, :])
-    sight = torch.nn.functional.normalize(-points[centre], dim=1)
-    supported = ((weight > 0).sum(1) >= 3) & normal.any(1)
-    normal = torch.where(supported[:, None], normal, sight)
-    return torch.where((normal * sight).sum(1, keepdim=True) < 0, -normal, normal)
+    found = torch.zeros_like(cloud.points)
+    if not (bool(cloud.valid.any()) and cloud.spacing > 0):
+        return found
+    box = _bounds(cloud.valid)
+    valid = cloud.valid[box]
+    points = cloud.points[box]
+    normal, supported = _fitted(points, valid, disk(half_window), 3 * half_window * cloud.spacing)
+    here = points[valid]
+    sight = torch.nn.functional.normalize(-here, dim=1)
+    normal = torch.where((supported & normal.any(1))[:, None], normal, sight)
+    towards = torch.where((normal * sight).sum(1, keepdim=True) < 0, -normal, normal)
+    found[box][valid] = towards
+    return found
+
+
+def _bounds(mask: Tensor) -> tuple[slice, slice]:
+    """The smallest rectangle that holds all of a mask which holds something."""
+    lines, columns = (mask.any(dim=axis).nonzero() for axis in (1, 0))
+    return (
+        slice(int(lines[0]), int(lines[-1]) + 1),
+        slice(int(columns[0]), int(columns[-1]) + 1),
+    )
+
+
+def _fitted(points: Tensor, valid: Tensor, offset: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Normals [n, 3] of planes around the valid points [h, w, 3], of either sign, and bool [n]: supported.
+
+    One pass over the whole grid per offset: shifting images costs less than gathering lists of neighbours.
+    """
+    reach = int(offset.abs().max())
+    h, w = valid.shape
+    here = points.permute(2, 0, 1).contiguous()
+    around = torch.nn.functional.pad(here, (reach,) * 4)
+    inside = torch.nn.functional.pad(valid, (reach,) * 4)
+    total, count = torch.ones(h, w), torch.zeros(h, w, dtype=torch.int32)  # the point itself weighs 1
+    mean, products = torch.zeros(3, h, w), torch.zeros(6, h, w)
+    for dy, dx in offset.tolist():
+        area = slice(reach + dy, reach + dy + h), slice(reach + dx, reach + dx + w)
+        difference = around[:, area[0], area[1]] - here
+        square = difference.square().sum(dim=0)
+        near = inside[area] & (square <= radius**2)
+        weight = square.mul_(-2 / radius**2).exp_().mul_(near)
+        count += near
+        total += weight
+        weighted = difference * weight
+        mean += weighted
+        products[:3].addcmul_(weighted[:1], difference)
+        products[3:5].addcmul_(weighted[1:2], difference[1:])
+        products[5].addcmul_(weighted[2], difference[2])
+    share = total[valid]
+    centre = mean[:, valid] / share
+    xx, xy, xz, yy, yz, zz = products[:, valid] / share
+    x, y, z = centre
+    xx, xy, xz, yy, yz, zz = xx - x * x, xy - x * y, xz - x * z, yy - y * y, yz - y * z, zz - z * z
+    covariance = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], dim=1).view(-1, 3, 3)
+    return smallest_eigenvector(covariance)[1], count[valid] >= 3
 
 
 def smallest_eigenvector(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,40 +166,34 @@ def smallest_eigenvector(matrix: Tensor) -> tuple[Tensor, Tensor]:
     the largest cross product of two rows of A − λI, zero where all vanish (no direction stands out).
     """
     a = matrix.double()
-    trace = a.diagonal(dim1=1, dim2=2).sum(1)
+    trace = a[:, 0, 0] + a[:, 1, 1] + a[:, 2, 2]
     scale = trace.clamp(min=1e-300)
-    a = a / scale[:, None, None]  # now of trace 1
-    eye = torch.eye(3, dtype=a.dtype, device=a.device)
-    b = a - eye / 3
-    p = (b.square().sum((1, 2)) / 6).sqrt().clamp(min=1e-150)
-    half_determinant = (torch.linalg.det(b / p[:, None, None]) / 2).clamp(-1, 1)
-    value = 1 / 3 + 2 * p * torch.cos(torch.acos(half_determinant) / 3 + 2 * torch.pi / 3)
-    rows = a - value[:, None, None] * eye
-    cross = torch.stack([torch.linalg.cross(rows[:, i], rows[:, j]) for i, j in ((0, 1), (1, 2), (2, 0))], 1)
-    length = cross.norm(dim=2)
-    best = length.argmax(1)
-    vector = cross[torch.arange(len(a), device=a.device), best]
-    longest = length.amax(1, keepdim=True)
-    distinct = (longest > 1e-14) & (trace[:, None] > 0)
-    vector = torch.where(distinct, vector / longest.clamp(min=1e-300), torch.zeros_like(vector))
+    xx, xy, xz, yy, yz, zz = (a[:, i, j] / scale for i in range(3) for j in range(i, 3))  # of trace 1 now
+    x, y, z = xx - 1 / 3, yy - 1 / 3, zz - 1 / 3
+    mixed = xy * xy + xz * xz + yz * yz
+    p = ((x * x + y * y + z * z + 2 * mixed) / 6).sqrt().clamp(min=1e-150)
+    determinant = x * (y * z - yz * yz) - xy * (xy * z - yz * xz) + xz * (xy * yz - y * xz)
+    half = (determinant / (2 * p * p * p)).clamp(-1, 1).nan_to_num(0)
+    value = 1 / 3 + 2 * p * torch.cos(torch.acos(half) / 3 + 2 * torch.pi / 3)
+    rows = (xx - value, xy, xz), (xy, yy - value, yz), (xz, yz, zz - value)
+    crosses = [_cross(rows[i], rows[j]) for i, j in ((0, 1), (1, 2), (2, 0))]
+    vector, longest = crosses[0]
+    for other, length in crosses[1:]:
+        vector = torch.where((length > longest)[:, None], other, vector)
+        longest = torch.maximum(longest, length)
+    distinct = ((longest > 1e-28) & (trace > 0))[:, None]
+    vector = torch.where(distinct, vector / longest.sqrt().clamp(min=1e-300)[:, None], 0)
     value = (value * scale).clamp(min=0) * (trace > 0)
     return value.to(matrix.dtype), vector.to(matrix.dtype)
 
 
-def normals(cloud: Cloud, half_window: float) -> Tensor:
-    """Unit normals towards the camera, float32 [h, w, 3], zeros at missing points.
+Row = tuple[Tensor, Tensor, Tensor]
 
-    Args:
-        cloud: organized points.
-        half_window: radius of the fit in pixels, at least 1.5; in space the fit reaches three times as far as
-            so many pixels of the median spacing, so that steep surfaces keep their neighbours.
-    """
-    found = torch.zeros_like(cloud.points)
-    centre = cloud.valid.reshape(-1).nonzero().squeeze(1)
-    if len(centre) and cloud.spacing > 0:
-        radius = 3 * half_window * cloud.spacing
-        found.reshape(-1, 3)[centre] = plane_normals(cloud, centre, disk(half_window), radius)
-    return found
+
+def _cross(a: Row, b: Row) -> tuple[Tensor, Tensor]:
+    """Cross products [n, 3] and their squared lengths [n]."""
+    parts = [a[i] * b[j] - a[j] * b[i] for i, j in ((1, 2), (2, 0), (0, 1))]
+    return torch.stack(parts, dim=1), parts[0] ** 2 + parts[1] ** 2 + parts[2] ** 2
 
 
 def nearest_measured(valid: Tensor) -> tuple[Tensor, Tensor]:
