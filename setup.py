@@ -50,6 +50,7 @@ setup(
     package_data={
         "cfr_fast": ["py.typed"],
         "cfr_fast.csrc": ["*", "cpu/*", "cuda/*", "evaluation/*"],
+        "cfr_fast.extractors": ["*.safetensors"],
         "cfr_fast.report": ["assets/*"],
     },
     ext_modules=extensions(),

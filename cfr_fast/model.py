@@ -62,8 +62,8 @@ class CFR:
 
         Args:
             name: ``paper-mvtec3d`` or ``paper-eyecandies`` (DINO ViT-B/8 and Point-MAE, 224×224, 100 epochs,
-                θ 0.4 or 0.2), ``pretrained`` (a CNN for photo and normal map, the calibrated score), or
-                ``classic`` (the defaults).
+                θ 0.4 or 0.2), ``embedded`` (the defaults), ``pretrained`` (the same with a larger CNN, whose
+                weights must be had), or ``classic`` (hand-made features).
             device, progress: as for the model itself.
             **overrides: settings that differ.
 

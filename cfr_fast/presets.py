@@ -6,6 +6,11 @@ from typing import Any
 
 from cfr_fast.errors import InputError
 
+DEFAULT = "embedded"
+"""The preset that ``CFR()`` is: the network that comes with the package, for photo and normal map."""
+
+# The map and the level of the paper.
+_AS_PUBLISHED: dict[str, Any] = {"score": "discrepancy", "turns": False, "false_alarm": None}
 _PAPER: dict[str, Any] = {
     "rgb": "dino_vitb8",
     "xyz": "point_mae",
@@ -25,30 +30,35 @@ _PAPER: dict[str, Any] = {
     "attention_width": 128,
     "attention_queries": 20_000,
     "seed": 115,
+    **_AS_PUBLISHED,
 }
 
-# The first stages of a CNN on the object alone, and normal views in every direction: see the README's tables.
+# The first stages of a CNN on the object alone; all else is the default. See the README's tables.
 _NETWORK: dict[str, Any] = {"layers": "local", "input_size": 448, "balanced": False}
 _PRETRAINED: dict[str, Any] = {
     "rgb": "timm:mobilenetv2_100",
     "xyz": "normals:mobilenetv2_100",
     "rgb_options": _NETWORK,
-    "crop": True,
-    "score": "calibrated",
-    "turns": True,
-    "shot_views": 16,
-    "mapper_epochs": 10,
-    "attention_epochs": 10,
-    "attention_lr": 1e-3,
-    "calibration_views": 8,
-    "false_alarm": 0.01,
+}
+
+# Hand-made features: weaker, but nothing about them was learned. The calibrated score does not suit them.
+_CLASSIC: dict[str, Any] = {
+    "rgb": "classic",
+    "xyz": "classic",
+    "crop": False,
+    "shot_views": 4,
+    "mapper_epochs": 40,
+    "attention_epochs": 40,
+    "attention_lr": 1e-4,
+    **_AS_PUBLISHED,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
     "paper-mvtec3d": {**_PAPER, "theta": 0.4},
     "paper-eyecandies": {**_PAPER, "theta": 0.2},
     "pretrained": _PRETRAINED,
-    "classic": {},
+    "classic": _CLASSIC,
 }
 
 

@@ -19,8 +19,8 @@ class Settings:
     """Settings of CFR; every one can be given to ``CFR(...)`` by name.
 
     Args:
-        rgb: RGB extractor, a registry name such as ``classic`` or ``timm:<model>``.
-        xyz: 3D extractor, such as ``classic`` or ``normals:<model>``.
+        rgb: RGB extractor, a registry name such as ``embedded``, ``classic`` or ``timm:<model>``.
+        xyz: 3D extractor, such as ``normals:embedded``, ``classic`` or ``normals:<model>``.
         rgb_options: options of the RGB extractor.
         xyz_options: options of the 3D extractor.
         size: maps are computed on size×size pixels.
@@ -47,7 +47,7 @@ class Settings:
         candidates: rows of the bank that attention looks at.
         bank_rows: most rows of the bank that candidates are searched in.
         attention_epochs: passes over shots and views for the retriever (the paper: 100).
-        attention_lr: learning rate of its Adam.
+        attention_lr: learning rate of its Adam (the paper: 1e-4).
         attention_width: width of its projections.
         attention_queries: most pixels of a shot in one step.
         normalize_qk: whether projected queries and keys are L2-normalised.
@@ -70,18 +70,18 @@ class Settings:
         InputError: a value outside its range, or a name that does not exist.
     """
 
-    rgb: str = "classic"
-    xyz: str = "classic"
+    rgb: str = "embedded"
+    xyz: str = "normals:embedded"
     rgb_options: dict[str, Any] = field(default_factory=dict)
     xyz_options: dict[str, Any] = field(default_factory=dict)
     size: int = 224
-    crop: bool = False
+    crop: bool = True
     background: Background = "auto"
     expanded_distances: bool = False
-    shot_views: int = 4
+    shot_views: int = 16
     mapper: str = "geglu"
     cycle: bool = True
-    mapper_epochs: int = 40
+    mapper_epochs: int = 10
     mapper_lr: float = 1e-3
     mapper_pixels: int | None = 1024
     coreset: float = 0.1
@@ -91,20 +91,20 @@ class Settings:
     reliable_share: float = 0.95
     candidates: int = 3
     bank_rows: int = 20_000
-    attention_epochs: int = 40
-    attention_lr: float = 1e-4
+    attention_epochs: int = 10
+    attention_lr: float = 1e-3
     attention_width: int = 128
     attention_queries: int = 20_000
     normalize_qk: bool = False
     threshold: float | None = None
     calibration_views: int = 8
-    score: str = "discrepancy"
+    score: str = "calibrated"
     cell: int = 8
     feature_width: int = 96
     whitening: float = 0.1
     memory_cells: int = 12_000
-    turns: bool = False
-    false_alarm: float | None = None
+    turns: bool = True
+    false_alarm: float | None = 0.01
     seed: int = 0
 
     def __post_init__(self) -> None:

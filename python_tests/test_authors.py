@@ -238,7 +238,8 @@ def test_cycles_change_what_is_learned() -> None:
 
 def test_the_cfm_baseline_fits_and_travels(tmp_path: Path) -> None:
     part = make_sample("cookie", 0, split="train", defect="good", seed=0, size=64)
-    model = CFR(mapper="mlp", cycle=False, replacement="none", size=32, mapper_epochs=3, shot_views=0)
+    changes = {"mapper": "mlp", "cycle": False, "replacement": "none", "mapper_epochs": 3, "shot_views": 0}
+    model = CFR.preset("classic", size=32, **changes)
     model.fit(part).save(tmp_path / "model.safetensors")
     loaded = CFR.load(tmp_path / "model.safetensors")
     assert isinstance(loaded.learned.mappers.xyz_to_rgb, MLPMapper)
@@ -251,10 +252,14 @@ def test_presets() -> None:
     assert (paper.rgb, paper.xyz, paper.seed, paper.mapper_pixels) == ("dino_vitb8", "point_mae", 115, None)
     assert paper.expanded_distances
     assert paper.bank_background
-    assert CFR.preset("classic").settings == CFR().settings
+    assert CFR.preset("embedded").settings == CFR().settings
+    assert (CFR().settings.rgb, CFR().settings.score) == ("embedded", "calibrated")
+    plain = CFR.preset("classic").settings
+    assert (plain.rgb, plain.xyz, plain.score) == ("classic", "classic", "discrepancy")
+    assert (paper.score, paper.crop, paper.turns, paper.false_alarm) == ("discrepancy", False, False, None)
     other = CFR.preset("paper-mvtec3d", xyz="classic", seed=3).settings
     assert (other.xyz, other.seed, other.expanded_distances) == ("classic", 3, False)
-    with pytest.raises(InputError, match=r"preset: expected one of paper-mvtec3d, .*, got 'paper'"):
+    with pytest.raises(InputError, match=r"preset: expected one of embedded, paper-mvtec3d, .*, got 'paper'"):
         CFR.preset("paper")
 
 

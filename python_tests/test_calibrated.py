@@ -20,8 +20,10 @@ from cfr_fast.data.synthetic import make_sample
 from cfr_fast.evidence import CellMemory, discrepancy
 from cfr_fast.lesson import PixelFeatures
 from cfr_fast.ops import Interpolated
+from cfr_fast.presets import PRESETS
 
 FAST: dict[str, Any] = {
+    **PRESETS["classic"],
     "size": 48,
     "score": "calibrated",
     "turns": True,

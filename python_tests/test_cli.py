@@ -17,6 +17,8 @@ from cfr_fast.cli import main
 from cfr_fast.data import read_xyz
 
 FAST = [
+    "--preset",
+    "classic",
     "--size",
     "48",
     "--set",
@@ -138,7 +140,7 @@ def test_options_win_over_the_preset(sweets: Path, tmp_path: Path) -> None:
     file = str(next((sweets / "cookie" / "train" / "good" / "rgb").iterdir()))
     out = tmp_path / "model.safetensors"
     preset = ["--preset", "paper-mvtec3d", "--rgb", "classic", "--xyz", "classic"]
-    assert main(["fit", file, "-o", str(out), *preset, *FAST]) == 0
+    assert main(["fit", file, "-o", str(out), *FAST, *preset]) == 0
     found = CFR.load(out).settings
     assert (found.theta, found.seed, found.bank_background) == (0.4, 115, True)
     assert (found.rgb, found.size, found.mapper_epochs) == ("classic", 48, 5)

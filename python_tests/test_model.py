@@ -20,8 +20,10 @@ from cfr_fast import CFR, InputError, NotFittedError, OutputError, Result, Sampl
 from cfr_fast.data import SampleSource
 from cfr_fast.data.augment import augment
 from cfr_fast.data.synthetic import make_sample
+from cfr_fast.presets import PRESETS
 
 FAST = {
+    **PRESETS["classic"],
     "size": 48,
     "mapper_epochs": 20,
     "attention_epochs": 10,
@@ -84,7 +86,7 @@ def test_notes_say_what_to_know_before_trusting_a_result(good: list[Sample], mod
 
 def test_clouds_with_few_points_are_judged_and_noted(good: list[Sample]) -> None:
     options = {"weights": "random", "groups": 40, "neighbours": 8}
-    fitted = CFR(xyz="point_mae", xyz_options=options, **FAST).fit(good[:1])
+    fitted = CFR(**FAST | {"xyz": "point_mae", "xyz_options": options}).fit(good[:1])
     sparse = good[1].xyz.copy()
     sparse[np.arange(96)[:, None] % 12 + np.arange(96) % 12 > 0] = 0
     sparse[:, :60] = 0
@@ -118,9 +120,8 @@ def test_saved_and_loaded_models_predict_bit_equal(
 
 def test_frozen_networks_travel_with_the_model(tmp_path: Path, good: list[Sample]) -> None:
     options = {"weights": "random", "input_size": 64}
-    fitted = CFR(
-        rgb="timm:resnet10t", xyz="normals:resnet10t", rgb_options=options, xyz_options=options, **FAST
-    ).fit(good[:1])
+    networks = {"rgb": "timm:resnet10t", "xyz": "normals:resnet10t"}
+    fitted = CFR(**FAST | networks | {"rgb_options": options, "xyz_options": options}).fit(good[:1])
     fitted.save(tmp_path / "model.safetensors")
     stored = {name.split(".")[1] for name in load_file(tmp_path / "model.safetensors") if "network" in name}
     assert len(stored) == 1  # one network serves both kinds and is stored once
@@ -205,7 +206,7 @@ def test_background_rows_can_enter_the_banks(good: list[Sample]) -> None:
 def test_cropped_models_speak_of_the_whole_sample(good: list[Sample]) -> None:
     wide = np.zeros((96, 160, 3), np.uint8), np.zeros((96, 160, 3), np.float32)
     wide[0][:, 50:146], wide[1][:, 50:146] = part(1, "test", "hole").rgb, part(1, "test", "hole").xyz
-    result = CFR(crop=True, **FAST).fit(good).predict(wide)
+    result = CFR(**FAST | {"crop": True}).fit(good).predict(wide)
     assert result.anomaly_map.shape == (96, 160)
     assert result.raw_map.shape == result.valid.shape == (48, 48)
     seen = result.frame.grid_mask((wide[1] != 0).any(axis=2), 48)

@@ -26,6 +26,8 @@ from cfr_fast.evaluation.table import results_json
 from cfr_fast.model import CFR
 
 FAST = [
+    "--preset",
+    "classic",
     "--size",
     "32",
     "--set",

@@ -9,8 +9,10 @@ import torch
 from cfr_fast import CFR, InputError, NotFittedError
 from cfr_fast.data.synthetic import make_sample
 from cfr_fast.patchcore import PatchCore, nearest_distance
+from cfr_fast.presets import PRESETS
 
 FAST = {
+    **PRESETS["classic"],
     "size": 32,
     "mapper_epochs": 3,
     "attention_epochs": 2,

@@ -99,7 +99,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, whole: Path) -> None:
         ({"settings": {"theta": 0.3}}, "theta (null, now 0.3)"),
         ({"size": 8, "settings": {"size": 8}}, "size (null, now 8)"),
         ({"rule": "first-k"}, 'rule ("rng42", now "first-k")'),
-        ({"preset": "paper-mvtec3d"}, 'preset ("classic", now "paper-mvtec3d")'),
+        ({"preset": "paper-mvtec3d"}, 'preset ("embedded", now "paper-mvtec3d")'),
         ({"methods": [Method("CFR", {"theta": 1.0})]}, "definition of CFR"),
         ({"categories": [toy_category("almond", normal=1)]}, "data of almond"),
     ],

@@ -10,11 +10,11 @@ from cfr_fast.evaluation import CategoryResult, evaluate
 from cfr_fast.model import CFR
 
 SIDE = 192  # of the images made
-SIZE = 96  # of the grid that maps are computed on
+SIZE = 112  # of the grid that maps are computed on
 QUICK: dict[str, Any] = {
-    "mapper_epochs": 30,
-    "attention_epochs": 15,
-    "calibration_views": 6,
+    "cell": 4,
+    "shot_views": 8,
+    "calibration_views": 4,
 }  # a demo has two minutes
 GOOD = 6
 DEFECTIVE = 2

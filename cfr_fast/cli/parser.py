@@ -345,9 +345,9 @@ def _background(command: argparse.ArgumentParser, default: str | None = "auto") 
 
 def _model(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("model")
-    presets = ("classic", "pretrained", "paper-mvtec3d", "paper-eyecandies")
+    presets = ("embedded", "classic", "pretrained", "paper-mvtec3d", "paper-eyecandies")
     group.add_argument(
-        "--preset", choices=presets, default="classic", help="settings to start from (default: classic)"
+        "--preset", choices=presets, default="embedded", help="settings to start from (default: embedded)"
     )
     group.add_argument("--rgb", help="RGB extractor, such as timm:resnet18")
     group.add_argument("--xyz", help="3D extractor, such as normals:resnet18")

@@ -57,7 +57,7 @@ class Suite:
     size: int = 224
     rule: str | Sequence[int] = "rng42"
     samples: Sequence[str] = ()
-    preset: str = "classic"
+    preset: str = "embedded"
     settings: Mapping[str, Any] = field(default_factory=dict)
     keep: str = "first"
     skip_bad: bool = False

@@ -20,7 +20,7 @@ from cfr_fast.extractors.precision import precision
 from cfr_fast.extractors.weights import load_weights, read_weights
 
 PACKAGED = "embedded.safetensors"
-"""Where the trained network lies beside this file, once one is good enough to come with the package."""
+"""Where the trained network lies, beside this file."""
 
 
 class EmbeddedBackbone:
@@ -33,8 +33,7 @@ class EmbeddedBackbone:
         state: saved weights, instead of `weights`.
 
     Raises:
-        InputError: a file that does not exist or fit, or none given where the package has none; a size
-            out of range.
+        InputError: a file that does not exist or fit; a size out of range.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ def _packaged_or(weights: str | None) -> dict[str, Tensor]:
         return read_weights(Path(str(weights)))
     packaged = files("cfr_fast.extractors").joinpath(PACKAGED)
     if not packaged.is_file():
-        expected = "a file that tools/train_embedded.py wrote; none comes with this package"
+        expected = f"a file that tools/train_embedded.py wrote, as this installation lacks its {PACKAGED}"
         raise InputError("weights", expected, "nothing")
     with as_file(packaged) as path:
         return read_weights(path)
