@@ -1,7 +1,7 @@
 // Top-k cosine of pixels in token space: products of all tokens with a block of keys go to a bounded scratch, which
-// stays in the last-level cache; a warp a pixel combines them and keeps the k best. The products are by tensor cores, of
-// split rows (split_product.h), so the norms of the keys scale products, not keys. The pixel's own norm does not
-// change the order.
+// stays in the last-level cache; a warp a pixel combines them and keeps the k best. The products are by tensor cores,
+// of split rows (split_product.h); the norms of the keys scale products, not keys. The pixel's own norm does not change
+// the order.
 #include "listed.h"
 #include "norms.h"
 #include "ranks.h"
