@@ -2,7 +2,7 @@
 
 python bench/gpu_check.py [--results FOLDER]   checks, roofs, races; FOLDER/<card>.json
 python bench/gpu_check.py --few                one small case of each op, as for a memory checker
-python bench/gpu_check.py --hopper             tiles that 9.0 alone has; FOLDER/<card>_hopper.json
+python bench/gpu_check.py --hopper             portable tiles, raced by 9.0's own; FOLDER/<card>_hopper.json
 python bench/gpu_check.py --whole              whole models, against the processor; FOLDER/<card>_whole.json
 python bench/gpu_check.py --dry-run            on the processor, tiny: tries out the script
 
@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="of the cases' inputs; by default a new one")
     parser.add_argument("--only", nargs="*", choices=RACES, help="races to run; by default all")
     parser.add_argument("--few", action="store_true", help="one small case of each op and nothing else")
-    parser.add_argument("--hopper", action="store_true", help="tiles by CFR_FAST_HOPPER=1 and nothing else")
+    parser.add_argument("--hopper", action="store_true", help="check CFR_FAST_HOPPER=0, race it")
     parser.add_argument("--whole", action="store_true", help="whole models and nothing else")
     parser.add_argument("--dry-run", action="store_true", help="on the processor, with tiny sizes")
     return parser.parse_args()
@@ -188,7 +188,7 @@ def main() -> int:
     print(json.dumps(report["machine"]), f"library: {report['library']}, seed {seed}", flush=True)
     if not options.dry_run and not report["cuda_kernels"]:
         report["errors"]["library"] = "no CUDA kernels in the library"
-    with hopper.asked() if options.hopper else nullcontext():
+    with hopper.portable() if options.hopper else nullcontext():
         few = options.few or options.dry_run
         report["checks"] = check(device, seed, few, hopper.OPS if options.hopper else None)
     wrong = [entry for entry in report["checks"] if entry["failure"]]

@@ -68,6 +68,7 @@ if [ ${#dry[@]} -eq 0 ]; then
     say "tests: left out, no pytest and hypothesis here; the checks above stand for them"
   fi
   case $TORCH_CUDA_ARCH_LIST in
+    # The portable tiles, which no other step runs on such a card, and both in a race.
     *9.0a*) step hopper 60 "$python" bench/gpu_check.py --hopper --results "$results" --seconds 40 ;;
   esac
   if command -v compute-sanitizer >/dev/null; then

@@ -124,10 +124,11 @@ Tensor bank_attention_cuda(const Tensor& query, const Tensor& keys, const Tensor
   if (out.numel() > 0) {
     const Tensor q = with_contiguous_rows(query), b = with_contiguous_rows(keys);
     const Tensor v = with_contiguous_rows(values);
-    const int64_t floats = cuda::bank_attention_scratch(query.size(0), keys.size(0), values.size(1));
-    const Tensor scratch = empty_like_device(query, 1, floats, ScalarType::Float);
-    cuda::bank_attention(rows_of(q), rows_of(b), rows_of(v), float(scale), scratch.mutable_data_ptr<float>(),
-                         out.mutable_data_ptr<float>(), query.get_device_index(), reinterpret_cast<void*>(stream));
+    const int device = query.get_device_index();
+    const int64_t bytes = cuda::bank_attention_scratch(rows_of(q), rows_of(b), rows_of(v), device);
+    const Tensor scratch = bytes_like_device(query, bytes);
+    cuda::bank_attention(rows_of(q), rows_of(b), rows_of(v), float(scale), scratch.mutable_data_ptr(),
+                         out.mutable_data_ptr<float>(), device, reinterpret_cast<void*>(stream));
   }
   return out;
 }

@@ -103,4 +103,10 @@ inline Tensor empty_like_device(const Tensor& like, int64_t rows, int64_t cols, 
   return torch::stable::empty({rows, cols}, dtype, std::nullopt, like.device());
 }
 
+#ifdef CFR_FAST_CUDA
+inline Tensor bytes_like_device(const Tensor& like, int64_t count) {
+  return torch::stable::empty({count}, ScalarType::Byte, std::nullopt, like.device());
+}
+#endif
+
 }  // namespace cfr

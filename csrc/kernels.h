@@ -131,16 +131,15 @@ void knn(const Rows& points, const Rows& centers, int64_t k, int64_t* index, int
 void interpolate_tokens(const Rows& tokens, const Interpolation& entries, const Listed& list, float* out, int device,
                         void* stream);
 
-// Of the first *count pixels (null: all); the rows behind are zero.
+// Of the first *count pixels (null: all); the rows behind are zero. `scratch`: bytes as geglu_map_scratch says.
+int64_t geglu_map_scratch(int64_t pixels, const Rows& weight, int device);
 void geglu_map(const Rows& projected, const Interpolation& entries, const int64_t* count, const float* bias,
-               const Rows& weight, const float* out_bias, float* out, int device, void* stream);
+               const Rows& weight, const float* out_bias, void* scratch, float* out, int device, void* stream);
 
-// index [list.size, k]. Scratch: `key_scale` [keys.rows], `product` [tokens.rows, topk_interpolated_width()] and
-// `best` [list.size, k].
-int64_t topk_interpolated_width(int64_t tokens, int64_t keys);
+// index [list.size, k]. `scratch`: bytes as topk_interpolated_scratch says.
+int64_t topk_interpolated_scratch(const Rows& tokens, const Listed& list, const Rows& keys, int64_t k, int device);
 void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Listed& list, const Rows& keys,
-                       int64_t k, float* key_scale, float* product, float* best, int64_t* index, int device,
-                       void* stream);
+                       int64_t k, void* scratch, int64_t* index, int device, void* stream);
 
 // `scratch` holds replace_and_score_scratch() numbers, `product` is of the map's size; the first *count replacements
 // (null: all) are real. Values are not checked: numbers in `replaced` that are no rows are passed over, and pixels
@@ -154,10 +153,10 @@ void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& rep
 void topk_attention(const cpu::Lists& attention, float scale, const int64_t* count, float* out, int device,
                     void* stream);
 
-// `scratch` holds as many floats as bank_attention_scratch says for the numbers of queries, keys and value columns.
-int64_t bank_attention_scratch(int64_t queries, int64_t keys, int64_t cols);
-void bank_attention(const Rows& query, const Rows& keys, const Rows& values, float scale, float* scratch,
-                    float* out, int device, void* stream);
+// `scratch`: bytes as bank_attention_scratch says.
+int64_t bank_attention_scratch(const Rows& query, const Rows& keys, const Rows& values, int device);
+void bank_attention(const Rows& query, const Rows& keys, const Rows& values, float scale, void* scratch, float* out,
+                    int device, void* stream);
 }  // namespace cuda
 
 }  // namespace cfr

@@ -83,10 +83,6 @@ Tensor confidence_filter(const Tensor& query, const Tensor& bank, double thresho
 }
 
 #ifdef CFR_FAST_CUDA
-Tensor bytes_like_device(const Tensor& like, int64_t count) {
-  return torch::stable::empty({count}, ScalarType::Byte, std::nullopt, like.device());
-}
-
 // Row numbers are 32 bits wide on the device, up to the end of the last tile.
 void check_few_rows(const char* op, const char* argument, const Tensor& tensor) {
   CFR_CHECK(tensor.size(0) < INT32_MAX - 512, op, argument, "fewer than 2^31 - 513 rows on CUDA", shape_of(tensor));

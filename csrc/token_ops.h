@@ -189,10 +189,12 @@ Tensor geglu_map_cuda(const Tensor& projected, const Tensor& offset, const Tenso
   const Tensor b = torch::stable::contiguous(bias), c = torch::stable::contiguous(out_bias);
   const Tensor out =
       empty_like_device(projected, entries.view().pixels, out_weight.size(0), ScalarType::Float);
-  if (out.numel() > 0)
-    cuda::geglu_map(rows_of(p), entries.view(), real, b.const_data_ptr<float>(), rows_of(w),
-                    c.const_data_ptr<float>(), out.mutable_data_ptr<float>(), projected.get_device_index(),
-                    reinterpret_cast<void*>(stream));
+  if (out.numel() == 0) return out;
+  const int device = projected.get_device_index();
+  const int64_t bytes = cuda::geglu_map_scratch(entries.view().pixels, rows_of(w), device);
+  const Tensor scratch = bytes_like_device(projected, bytes);
+  cuda::geglu_map(rows_of(p), entries.view(), real, b.const_data_ptr<float>(), rows_of(w), c.const_data_ptr<float>(),
+                  scratch.mutable_data_ptr(), out.mutable_data_ptr<float>(), device, reinterpret_cast<void*>(stream));
   return out;
 }
 
@@ -205,14 +207,11 @@ Tensor topk_interpolated_cuda(const Tensor& tokens, const Tensor& offset, const 
   const Tensor found = empty_like_device(tokens, list.view.size, k, ScalarType::Long);
   if (found.numel() == 0) return found;
   const Tensor t = with_contiguous_rows(tokens), b = with_contiguous_rows(keys);
-  const int64_t width = cuda::topk_interpolated_width(t.size(0), b.size(0));
-  const Tensor scale = empty_like_device(tokens, 1, b.size(0), ScalarType::Float);
-  const Tensor product = empty_like_device(tokens, t.size(0), width, ScalarType::Float);
-  const Tensor best = empty_like_device(tokens, found.size(0), k, ScalarType::Float);
-  cuda::topk_interpolated(rows_of(t), entries.view(), list.view, rows_of(b), k, scale.mutable_data_ptr<float>(),
-                          product.mutable_data_ptr<float>(), best.mutable_data_ptr<float>(),
-                          found.mutable_data_ptr<int64_t>(), tokens.get_device_index(),
-                          reinterpret_cast<void*>(stream));
+  const int device = tokens.get_device_index();
+  const int64_t bytes = cuda::topk_interpolated_scratch(rows_of(t), list.view, rows_of(b), k, device);
+  const Tensor scratch = bytes_like_device(tokens, bytes);
+  cuda::topk_interpolated(rows_of(t), entries.view(), list.view, rows_of(b), k, scratch.mutable_data_ptr(),
+                          found.mutable_data_ptr<int64_t>(), device, reinterpret_cast<void*>(stream));
   return found;
 }
 

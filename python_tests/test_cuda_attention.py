@@ -73,15 +73,14 @@ def inside_nan(matrix: Tensor, before: int) -> Tensor:
         (0, 5, 33, 7),
         (5, 7, 33, 0),
         (5, 7, 0, 9),
-        (63, 65, 33, 127),  # below, at and above tiles of 64, slices of 128 and 256 columns, depths of 16
-        (64, 64, 16, 128),
-        (65, 63, 17, 129),
-        (66, 129, 32, 256),
+        (127, 65, 33, 31),  # below, at and above tiles of 128 × 256, pieces of 32 columns
+        (128, 256, 32, 32),
+        (129, 257, 31, 33),
         (3, 130, 128, 257),
         (7, 70, 256, 1152),
         (2, 511, 40, 4),  # one part of the bank
         (2, 512, 40, 4),  # two
-        (67, 1500, 36, 130),  # five, of unequal size
+        (67, 1500, 36, 130),  # three, of unequal size
     ],
 )
 def test_bank_sizes(place: Callable[[str], Function], n: int, m: int, d: int, dv: int) -> None:

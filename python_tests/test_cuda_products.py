@@ -144,9 +144,77 @@ int main() {
     for (float& value : row) value = normal(random);
   examine<MmaTiles<Bfloat16, 3>>(Precision::bf16);
   examine<MmaTiles<Tf32, 2>>(Precision::tf32);
-  examine<WgmmaTiles>(Precision::bf16);
+  examine<WgmmaTiles<Bfloat16>>(Precision::bf16);
 }
 """
+
+
+SPLIT = """
+#include "split_product.cu"
+
+#include <cstdio>
+#include <random>
+
+using namespace cfr;
+using namespace cfr::cuda;
+constexpr int kLeft = 130, kRight = 260, kCols = 70, kReal = 129;
+static float left[kLeft][kCols], right[kRight][kCols], bias[kRight], product[kLeft][kRight];
+
+// The largest error beside the lengths of both rows; rows behind the real ones are zero, the NaN row is NaN.
+double examine(bool hopper) {
+  TileDevice device(0, Precision::bf16, 0);
+  device.wgmma = hopper;
+  std::vector<char> memory(4 << 20, char(0x7f));
+  Carver carver(reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 255) / 256 * 256));
+  const UnitRows a = carve_split_rows(carver, kLeft, kCols, kTileQueries, hopper);
+  const UnitRows b = carve_split_rows(carver, kRight, kCols, kTileKeys, hopper);
+  const std::vector<float> factor(kRight, 3.0f);
+  split_rows({left[0], kLeft, kCols, kCols}, nullptr, a, nullptr);
+  split_rows({right[0], kRight, kCols, kCols}, factor.data(), b, nullptr);
+  const int64_t count = kReal + 10;
+  const SplitProduct task = {a, b, kLeft, kRight, kRight, 0.5f, bias, &count, 10, 1, 0, product[0]};
+  multiply_split(device, task, nullptr, "");
+  double most = 0;
+  for (int i = 0; i < kLeft; ++i)
+    for (int j = 0; j < kRight; ++j) {
+      double exact = 0, a_square = 1e-300, b_square = 1e-300;
+      for (int c = 0; c < kCols; ++c) {
+        exact += double(left[i][c]) * right[j][c];
+        a_square += double(left[i][c]) * left[i][c];
+        b_square += double(right[j][c]) * right[j][c];
+      }
+      const double wanted = i < kReal ? 1.5 * exact + bias[j] : 0;
+      const bool number = i >= kReal || (i != 7 && j != 9);
+      if (std::isnan(product[i][j]) == number) return 1;
+      if (!number) continue;
+      most = std::max(most, std::fabs(product[i][j] - wanted) / std::sqrt(a_square * b_square));
+    }
+  return most;
+}
+
+int main() {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (auto& row : left)
+    for (float& value : row) value = normal(random);
+  for (auto& row : right)
+    for (float& value : row) value = normal(random);
+  for (float& value : left[3]) value *= 1e15f;  // far outside what fp16 holds
+  for (float& value : left[4]) value *= 1e-15f;
+  for (float& value : left[5]) value = 0;
+  for (int c = 0; c < kCols; ++c) left[6][c] *= c % 2 ? 1e-4f : 1.0f;
+  left[7][2] = INFINITY;
+  right[9][3] = NAN;
+  std::printf("%.9g %.9g", examine(false), examine(true));
+}
+"""
+
+
+def test_split_numbers_multiply_nearly_as_float32(tmp_path: Path) -> None:
+    """Also where a row is far outside fp16; a row with a number that is not finite gives NaN."""
+    portable, hopper = map(float, emulated.run_probe(SPLIT, tmp_path))
+    assert 0 < portable < 5e-7
+    assert 0 < hopper < 5e-7
 
 
 def test_every_product_of_a_tile_is_near_its_cosine_also_after_an_early_stop(tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ WHERE = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def portable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiles that every device has; test_cuda_hopper.py is about the others."""
+    monkeypatch.setenv("CFR_FAST_HOPPER", "0")
+
+
 @pytest.fixture(params=["bf16", "tf32"])
 def precision(request: pytest.FixtureRequest) -> str:
     return str(request.param)

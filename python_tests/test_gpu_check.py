@@ -40,7 +40,7 @@ def test_tiles_of_hopper_are_checked_and_raced_apart(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "argv", ["gpu_check", "--hopper", "--dry-run", "--results", str(tmp_path)])
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "cpu_hopper.json").read_text())
-    assert {entry["op"] for entry in report["checks"]} == {"topk_cosine", "confidence_filter"}
+    assert {entry["op"] for entry in report["checks"]} == set(gpu_check.hopper.OPS)
     assert [("without" in entry["ratios"], entry["disagreement"]) for entry in report["races"]] == [
         (True, "")
     ] * 2

@@ -1,13 +1,13 @@
-"""The tiles that only compute capability 9.0 has, asked for by CFR_FAST_HOPPER=1.
+"""The tiles that only compute capability 9.0 has, beside the portable ones, which CFR_FAST_HOPPER=0 asks for.
 
-Nothing uses them unasked. Where they are right and faster on a card, they can become the default there.
-They run in a process of their own: what has never run on a card may take its process along.
+On a card of 9.0 they are the default. This checks the portable ones there, which other cards run, and races
+both.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ import torch
 
 from .races import Bench, Race, confidence_filter, topk_cosine
 
-OPS = ("topk_cosine", "confidence_filter")
+OPS = ("topk_cosine", "confidence_filter", "geglu_map", "topk_interpolated", "bank_attention")  # by tiles
 
 
 def is_there(device: torch.device) -> bool:
@@ -24,34 +24,29 @@ def is_there(device: torch.device) -> bool:
 
 
 @contextmanager
-def asked() -> Iterator[None]:
-    """Kernels launched inside use them."""
-    os.environ["CFR_FAST_HOPPER"] = "1"
+def portable() -> Iterator[None]:
+    """Kernels launched inside use the portable tiles."""
+    before = os.environ.get("CFR_FAST_HOPPER")
+    os.environ["CFR_FAST_HOPPER"] = "0"
     try:
         yield
     finally:
-        del os.environ["CFR_FAST_HOPPER"]
+        if before is None:
+            del os.environ["CFR_FAST_HOPPER"]
+        else:
+            os.environ["CFR_FAST_HOPPER"] = before
 
 
 def races(bench: Bench) -> list[Race]:
     """Both searches with them, against themselves without and the same peers; elsewhere there is no race."""
     if not (bench.tiny or is_there(bench.device)):
         return []
-    return [_asked_for(build(bench)) for build in (topk_cosine, confidence_filter)]
+    return [_with_and_without(build(bench)) for build in (topk_cosine, confidence_filter)]
 
 
-def _asked_for(race: Race) -> Race:
-    def inside(function: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: int) -> object:
-            with asked():
-                return function(*arguments)
+def _with_and_without(race: Race) -> Race:
+    def without(*arguments: int) -> object:
+        with portable():
+            return race.ours(*arguments)
 
-        return call
-
-    return replace(
-        race,
-        what=f"{race.what}, CFR_FAST_HOPPER=1",
-        ours=inside(race.ours),
-        peers={"without": race.ours, **race.peers},
-        same=inside(race.same),
-    )
+    return replace(race, what=f"{race.what}, Hopper's tiles", peers={"without": without, **race.peers})

@@ -21,8 +21,8 @@ def geglu_map(
     """Map pixels whose tokens have been through the mapper's first weight matrix.
 
     W3 (GELU(gate) ⊙ value) + b3 with [gate, value] = Σ_j weight[j] · (W12 token_j) + b12 (Shazeer 2020, exact
-    GELU). Weights need not sum to one, so the bias comes after them. A native kernel serves float32 without
-    ever holding the hidden layer, and without a gradient; other dtypes go through plain PyTorch.
+    GELU). Weights need not sum to one, so the bias comes after them. A native kernel serves float32, holding
+    the hidden layer of some pixels at a time and without a gradient; other dtypes go through plain PyTorch.
 
     Args:
         projected: pixels over the projected tokens W12 token, float [T, 2H], gate first.

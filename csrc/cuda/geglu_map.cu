@@ -1,104 +1,87 @@
-// A GeGLU mapper whose first layer was applied to the tokens. A block owns 64 pixels and 256 outputs; it walks over
-// the hidden layer 16 units at a time, makes those of its pixels in shared memory (interpolation, bias, gate) and
-// multiplies them with the second layer's weights. The hidden layer of all pixels never exists; each of its units is
-// made once per 256 outputs. Products are fp32 multiply-adds; tensor cores (three tf32 products) would come next.
-#include "fma_tile.h"
+// A GeGLU mapper whose first layer was applied to the tokens. The hidden units of a bounded number of pixels at a time
+// (interpolation, bias, gate) go to memory, each made once and already split into fp16 parts, and tensor cores multiply
+// them with the second layer's weights (split_product.h).
 #include "listed.h"
+#include "split_product.h"
+#include "warp.h"
 
 namespace cfr::cuda {
 namespace {
 
-constexpr int kCached = 1024;  // entries of a block's pixels kept in shared memory
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int64_t kPixels = 16384;  // at a time
 
 __device__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
 
-__global__ void __launch_bounds__(kTileThreads, 2)
-    map_pixels(Rows projected, Interpolation all, const int64_t* count, const float* bias, Rows weight,
-               const float* out_bias, unsigned output_tiles, float* out) {
-  __shared__ __align__(16) Panels panels;
-  __shared__ int start[kTileLeft + 1];  // counted from the block's first entry
-  __shared__ int64_t cached_source[kCached];
-  __shared__ float cached_weight[kCached];
-  const int64_t hidden = weight.cols, outputs = weight.rows;
-  const int64_t pixel = static_cast<int64_t>(blockIdx.x / output_tiles) * kTileLeft;
-  const int64_t first = static_cast<int64_t>(blockIdx.x % output_tiles) * kTileRight;
-
-  const int64_t real = real_rows(count, all.pixels);
-  if (pixel >= real) {
-    const int rows = static_cast<int>(min(int64_t(kTileLeft), all.pixels - pixel));
-    const int64_t column = first + threadIdx.x;
-    for (int i = 0; i < rows && column < outputs; ++i) out[(pixel + i) * outputs + column] = 0.0f;
-    return;
-  }
-
-  // Pixels behind the last have no entries.
-  const int64_t begin = all.offset[pixel];
-  if (threadIdx.x <= kTileLeft)
-    start[threadIdx.x] = static_cast<int>(all.offset[min(pixel + int(threadIdx.x), real)] - begin);
-  __syncthreads();
-  const int entries = start[kTileLeft];
-  const int64_t* source = all.source + begin;
-  const float* factor = all.weight + begin;
-  if (entries <= kCached) {
-    for (int i = threadIdx.x; i < entries; i += kTileThreads) {
-      cached_source[i] = source[i];
-      cached_weight[i] = factor[i];
+// The split hidden units of pixels [first, first + out.padded), a warp a pixel; zeros where there is none. They are
+// made twice, which costs less than to keep them: first for the largest.
+__global__ void __launch_bounds__(kThreads)
+    make_hidden(Rows projected, Interpolation all, const int64_t* count, const float* bias, int64_t hidden,
+                int64_t first, UnitRows out) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32, pixel = first + row;
+  const int lane = threadIdx.x % 32;
+  const int64_t real = real_rows(count, all.pixels), padded = out.row_bytes / kPieceBytes * kSplitColumns;
+  if (row >= out.padded || row / kTileQueries * kTileQueries >= real - first) return;  // in no tile that is multiplied
+  const bool inside = pixel < real;
+  const int64_t begin = inside ? all.offset[pixel] : 0, end = inside ? all.offset[pixel + 1] : 0;
+  const auto unit_of = [&](int64_t unit) {
+    float gate = 0.0f, value = 0.0f;
+    const float* const token = projected.data + unit;
+    for (int64_t entry = begin; entry < end; ++entry) {
+      const float* const from = token + all.source[entry] * projected.stride;
+      const float factor = all.weight[entry];
+      gate = fmaf(from[0], factor, gate);
+      value = fmaf(from[hidden], factor, value);
     }
-    source = cached_source;
-    factor = cached_weight;
-  }
-  __syncthreads();
-
-  Sums sums;
-  Piece<kTileLeft> gated;
-  int longest = 0;
-  for (int i = 0; i < gated.kItems; ++i)
-    longest = max(longest, start[gated.row(i) + 1] - start[gated.row(i)]);
-  Piece<kTileRight> weights;
-  for (int64_t col = 0; col < hidden; col += kTileDepth) {
-    const int64_t unit = col + gated.column();
-    const bool inside = unit < hidden;
-    weights.read(weight, first, col);  // on their way while the hidden units are made
-    // The thread's pixels side by side, so that their reads are under way together.
-    float gate[gated.kItems] = {}, value[gated.kItems] = {};
-    for (int j = 0; inside && j < longest; ++j)
-      for (int i = 0; i < gated.kItems; ++i) {
-        const int entry = start[gated.row(i)] + j;
-        if (entry >= start[gated.row(i) + 1]) continue;
-        const float* token = projected.data + source[entry] * projected.stride + unit;
-        gate[i] = fmaf(token[0], factor[entry], gate[i]);
-        value[i] = fmaf(token[hidden], factor[entry], value[i]);
-      }
-    const float gate_bias = inside ? bias[unit] : 0.0f, value_bias = inside ? bias[hidden + unit] : 0.0f;
-    for (int i = 0; i < gated.kItems; ++i) gated.value[i] = gelu(gate[i] + gate_bias) * (value[i] + value_bias);
-    __syncthreads();  // all have multiplied what the panels held
-    gated.write(panels.left);
-    weights.write(panels.right);
-    __syncthreads();
-    sums.add(panels);
-  }
-
-  for (int i = 0; i < 8; ++i) {
-    const int64_t row = pixel + Sums::row(i);
-    for (int j = 0; j < 8; ++j) {
-      const int64_t column = first + Sums::column(j);
-      if (row < all.pixels && column < outputs)
-        out[row * outputs + column] = row < real ? sums.value[i][j] + out_bias[column] : 0.0f;
-    }
-  }
+    return gelu(gate + bias[unit]) * (value + bias[hidden + unit]);
+  };
+  unsigned largest = 0;
+  for (int64_t unit = lane; inside && unit < hidden; unit += 32) largest = max(largest, magnitude(unit_of(unit)));
+  for (int step = 16; step > 0; step /= 2) largest = max(largest, __shfl_xor_sync(kAll, largest, step));
+  const bool finite = largest < 0x7f800000u;
+  const SplitScale scale(finite ? largest : 0);
+  const SplitRow to(out, row);
+  for (int64_t unit = lane; unit < padded; unit += 32)
+    to.put(unit, inside && finite && unit < hidden ? unit_of(unit) * scale.to : 0.0f);
+  if (lane == 0) out.scale[row] = finite ? scale.back : NAN;
 }
+
+struct Plan {
+  TileDevice device;
+  UnitRows hidden, weight;
+  int64_t bytes;
+
+  Plan(int64_t pixels, const Rows& weights, int index, void* base) : device(split_device(index)) {
+    Carver carver(base);
+    hidden = carve_split_rows(carver, min(pixels, kPixels), weights.cols, kTileQueries, device.wgmma);
+    weight = carve_split_rows(carver, weights.rows, weights.cols, kTileKeys, device.wgmma);
+    bytes = carver.used();
+  }
+};
 
 }  // namespace
 
+int64_t geglu_map_scratch(int64_t pixels, const Rows& weight, int device) {
+  return Plan(pixels, weight, device, nullptr).bytes;
+}
+
 void geglu_map(const Rows& projected, const Interpolation& entries, const int64_t* count, const float* bias,
-               const Rows& weight, const float* out_bias, float* out, int device, void* stream) {
+               const Rows& weight, const float* out_bias, void* scratch, float* out, int device, void* stream) {
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
-  const unsigned pixel_tiles = blocks_for(entries.pixels, kTileLeft);
-  const unsigned output_tiles = blocks_for(weight.rows, kTileRight);
-  CFR_LAUNCH(map_pixels, pixel_tiles * output_tiles, kTileThreads, 0, on, projected, entries, count, bias, weight,
-             out_bias, output_tiles, out);
-  check(cudaGetLastError(), "geglu_map: map");
+  const Plan plan(entries.pixels, weight, device, scratch);
+  split_rows(weight, nullptr, plan.weight, on);
+  for (int64_t first = 0; first < entries.pixels; first += kPixels) {
+    CFR_LAUNCH(make_hidden, blocks_for(plan.hidden.padded, kWarps), kThreads, 0, on, projected, entries, count, bias,
+               weight.cols, first, plan.hidden);
+    check(cudaGetLastError(), "geglu_map: hidden units");
+    const int64_t rows = min(kPixels, entries.pixels - first);
+    multiply_split(plan.device,
+                   {plan.hidden, plan.weight, rows, weight.rows, weight.rows, 1.0f, out_bias, count, first, 1, 0,
+                    out + first * weight.rows},
+                   on, "geglu_map: products");
+  }
 }
 
 }  // namespace cfr::cuda

@@ -19,10 +19,13 @@ struct WgmmaSums {
   __device__ static int col(int r, int c) { return r / 2 * 64 + c / 2 * 8 + threadIdx.x % 4 * 2 + c % 2; }
 };
 
+// Of rows of Bfloat16, or of SplitFloat.
+template <class Element>
 class WgmmaTiles {
  public:
-  using Element = Bfloat16;
   using Sums = WgmmaSums;
+  static constexpr bool kSplit = std::is_same_v<Element, SplitFloat>;
+  static constexpr int kStep = kSplit ? kPieceBytes / 2 : kPieceBytes;  // bytes of a piece's columns, or of one part
   static constexpr bool kTiled = true;  // unit rows lie tile by tile
   static constexpr bool kCompiled = CFR_HOPPER;
   static constexpr int kThreads = kCompiled ? kTileThreads : 32;  // an empty kernel takes no full block
@@ -76,7 +79,15 @@ class WgmmaTiles {
         const uint32_t a = stage + threadIdx.x / 128 * (kQueryBytes / 2), b = stage + kQueryBytes;
         order_products();
         CFR_UNROLL
-        for (int k = 0; k < kPieceBytes; k += 32) multiply_group(sum.part, operand_at(a + k), operand_at(b + k));
+        for (int k = 0; k < kStep; k += 32) {
+          if constexpr (kSplit) {
+            multiply_group<Float16>(sum.part, operand_at(a + k), operand_at(b + kStep + k));
+            multiply_group<Float16>(sum.part, operand_at(a + kStep + k), operand_at(b + k));
+            multiply_group<Float16>(sum.part, operand_at(a + k), operand_at(b + k));
+          } else {
+            multiply_group<Element>(sum.part, operand_at(a + k), operand_at(b + k));
+          }
+        }
         commit_products();
         wait_products<1>();  // the piece before
         __syncthreads();

@@ -1,6 +1,8 @@
 // Rows whose list and number only the device knows.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "../kernels.h"
 
 namespace cfr::cuda {

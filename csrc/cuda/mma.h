@@ -36,6 +36,19 @@ struct Bfloat16 {
   __device__ static void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 };
 
+// Half precision: eleven bits as TF32 has them, for magnitudes below 65,520.
+struct Float16 {
+  using Bits = uint16_t;
+  __device__ static Bits round(float value);
+  __device__ static float value(Bits bits);
+  __device__ static void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+};
+
+// A float32 as the sum of two Float16 (split_product.h).
+struct SplitFloat {
+  using Bits = uint16_t;
+};
+
 // TensorFloat-32: a float with ten bits of fraction; the tensor cores do not look at the others.
 struct Tf32 {
   using Bits = uint32_t;
@@ -79,6 +92,21 @@ inline void Bfloat16::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint
   emulate_multiply_add<2>(sum, a, b0, b1,
                           [](uint32_t pair, unsigned which) { return value(Bits(pair >> 16 * which)); });
 }
+inline Float16::Bits Float16::round(float value) {
+  const _Float16 half = static_cast<_Float16>(value);
+  Bits bits;
+  std::memcpy(&bits, &half, 2);
+  return bits;
+}
+inline float Float16::value(Bits bits) {
+  _Float16 half;
+  std::memcpy(&half, &bits, 2);
+  return static_cast<float>(half);
+}
+inline void Float16::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  emulate_multiply_add<2>(sum, a, b0, b1,
+                          [](uint32_t pair, unsigned which) { return value(Bits(pair >> 16 * which)); });
+}
 inline void Tf32::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   emulate_multiply_add<1>(sum, a, b0, b1, [](uint32_t bits, unsigned) { return value(bits & ~0x1fffu); });
 }
@@ -98,6 +126,26 @@ __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* ro
 __device__ __forceinline__ void Bfloat16::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
                                                        uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ Float16::Bits Float16::round(float value) {
+  Bits bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+
+__device__ __forceinline__ float Float16::value(Bits bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+
+__device__ __forceinline__ void Float16::multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                      uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

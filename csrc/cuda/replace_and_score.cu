@@ -9,8 +9,10 @@
 namespace cfr::cuda {
 namespace {
 
-constexpr int kPixels = 4;  // of a block that takes discrepancies
-constexpr int kThreads = 64 * kPixels;
+constexpr int kThreads = 256;
+// A block that takes discrepancies has one pixel: its registers are free again as soon as the slower of the pixel's two
+// modalities is read, not the slowest of many. Eight such blocks on a multiprocessor have 128 registers a thread.
+constexpr int kPixelThreads = 64, kPixelBlocks = 8;
 // Floats of each row in the registers of a lane: 1,152 columns, or 512 unaligned ones; longer rows are read twice.
 template <int kWidth>
 constexpr int kFloats = kWidth == 4 ? 36 : 16;
@@ -75,17 +77,16 @@ __device__ float discrepancy(const float* predicted, const Rows& tokens, const I
   return sqrtf(warp_sum(sum));
 }
 
-// Two warps a pixel, one a modality; zero where invalid, NaN where more pixels are valid than there are rows.
+// A block a pixel, a warp a modality; zero where invalid, NaN where more pixels are valid than there are rows.
 template <int kWidth>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kPixelThreads, kPixelBlocks)
     multiply(Modality rgb, Modality xyz, Rows replacement, const long long* taking, const bool* valid,
-             const int64_t* rank, int64_t pixels, float* product) {
-  __shared__ float factor[2 * kPixels];
-  const int warp = threadIdx.x / 32;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kPixels, pixel = first + warp / 2;
-  const bool colours = warp % 2 == 0;
+             const int64_t* rank, float* product) {
+  __shared__ float factor[2];
+  const int64_t pixel = blockIdx.x;
+  const bool colours = threadIdx.x < 32;
   float result = 0;
-  if (pixel < pixels && valid[pixel]) {
+  if (valid[pixel]) {
     const int64_t row = rank[pixel];
     result = NAN;
     if (row < rgb.predicted.rows) {
@@ -96,10 +97,9 @@ __global__ void __launch_bounds__(kThreads, 2)
       result = discrepancy<kWidth>(predicted, side.observed_tokens, side.observed, row);
     }
   }
-  if (threadIdx.x % 32 == 0) factor[warp] = result;
+  if (threadIdx.x % 32 == 0) factor[threadIdx.x / 32] = result;
   __syncthreads();
-  if (threadIdx.x < kPixels && first + threadIdx.x < pixels)
-    product[first + threadIdx.x] = factor[2 * threadIdx.x] * factor[2 * threadIdx.x + 1];
+  if (threadIdx.x == 0) product[pixel] = factor[0] * factor[1];
 }
 
 // Means of 25 with zeros outside the image; the product is small enough to stay in the cache.
@@ -143,11 +143,11 @@ void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& rep
   for (const Rows* item : {&rgb.predicted, &rgb.observed_tokens, &xyz.predicted, &xyz.observed_tokens, &replacement})
     aligned = aligned && (item->rows == 0 || aligned_rows(*item));
   if (aligned)
-    CFR_LAUNCH((multiply<4>), blocks_for(pixels, kPixels), kThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
-               pixels, product);
+    CFR_LAUNCH((multiply<4>), blocks_for(pixels, 1), kPixelThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
+               product);
   else
-    CFR_LAUNCH((multiply<1>), blocks_for(pixels, kPixels), kThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
-               pixels, product);
+    CFR_LAUNCH((multiply<1>), blocks_for(pixels, 1), kPixelThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
+               product);
   check(cudaGetLastError(), "replace_and_score: discrepancies");
   CFR_LAUNCH(box_filter, blocks_for(pixels, kThreads), kThreads, 0, on, product, masks.height, masks.width, pixels,
              map);

@@ -56,6 +56,46 @@ __device__ __forceinline__ void multiply_stage(const unsigned char* stage, TileS
   }
 }
 
+// A piece holds 32 columns of a row, high parts before low ones: three products of the parts.
+template <>
+__device__ __forceinline__ void multiply_stage<SplitFloat>(const unsigned char* stage, TileSums& sum) {
+  const int lane = threadIdx.x % 32;
+  const unsigned char* a_row = stage + (threadIdx.x / 128 * 64 + lane % 16) * kPieceBytes;
+  const int b_place = threadIdx.x / 32 % 4 * 64 + lane / 16 * 8 + lane % 8;
+  const unsigned char* b_row = stage + (kTileQueries + b_place) * kPieceBytes;
+  CFR_UNROLL
+  for (int k = 0; k < 2; ++k) {
+    const int a_chunk = (2 * k + lane / 16) ^ (lane % 8), b_chunk = (2 * k + lane / 8 % 2) ^ (lane % 8);
+    const auto load = [&](uint32_t(&out)[4], const unsigned char* row, int part, int chunk) {
+      load_matrices(out, row + part * 16 * kPieceBytes + chunk * 16);
+    };
+    const auto add = [&](const uint32_t(&a)[4][4], const uint32_t(&b)[4], int j) {
+      CFR_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        Float16::multiply_add(sum.part[i][2 * j], a[i], b[0], b[1]);
+        Float16::multiply_add(sum.part[i][2 * j + 1], a[i], b[2], b[3]);
+      }
+    };
+    uint32_t a[4][4], b[4];  // of one part at a time: both would be too many registers
+    CFR_UNROLL
+    for (int i = 0; i < 4; ++i) load(a[i], a_row, i, a_chunk ^ 4);
+    CFR_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      load(b, b_row, j, b_chunk);
+      add(a, b, j);
+    }
+    CFR_UNROLL
+    for (int i = 0; i < 4; ++i) load(a[i], a_row, i, a_chunk);
+    CFR_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      load(b, b_row, j, b_chunk ^ 4);
+      add(a, b, j);
+      load(b, b_row, j, b_chunk);
+      add(a, b, j);
+    }
+  }
+}
+
 // visit(r, place, limit) for the runs r of a thread's sums that hold a product above their query's limit, or NaN.
 template <class Sums, class Visit>
 __device__ __forceinline__ void visit_runs(Sums& sum, const float* limits, const Visit& visit) {
@@ -85,6 +125,7 @@ template <class Element, int kStages>
 class MmaTiles {
  public:
   using Sums = TileSums;
+  static constexpr bool kCompiled = true;
   static constexpr bool kTiled = false;  // unit rows lie one behind the other
   static constexpr int kThreads = kTileThreads;
   static constexpr int kSharedBytes = kStages * kStageBytes;

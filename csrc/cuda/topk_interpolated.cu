@@ -1,10 +1,11 @@
 // Top-k cosine of pixels in token space: products of all tokens with a block of keys go to a bounded scratch, which
-// stays in the last-level cache; a warp a pixel combines them and keeps the k best. The pixel's own norm does not
-// change the order.
-#include "fma_tile.h"
+// stays in the last-level cache; a warp a pixel combines them and keeps the k best. The products are by tensor cores,
+// of split rows (split_product.h); the norms of the keys scale products, not keys. The pixel's own norm does not change
+// the order.
 #include "listed.h"
 #include "norms.h"
 #include "ranks.h"
+#include "split_product.h"
 
 namespace cfr::cuda {
 namespace {
@@ -12,39 +13,6 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kSteps = 8;                      // candidates of a lane at a time, 32 keys apart
 constexpr int64_t kScratchFloats = 4ll << 20;  // aimed at: 16 MiB of products
-
-// product [tokens, width]: tokens times normalised keys [begin, begin + width) ∩ keys.
-__global__ void __launch_bounds__(kTileThreads, 2)
-    multiply(Rows tokens, Rows keys, const float* key_scale, int64_t begin, int64_t width, unsigned key_tiles,
-             float* product) {
-  __shared__ __align__(16) Panels panels;
-  __shared__ float scale[kTileRight];
-  const int64_t row = static_cast<int64_t>(blockIdx.x / key_tiles) * kTileLeft;
-  const int64_t column = static_cast<int64_t>(blockIdx.x % key_tiles) * kTileRight;
-  const int64_t key = begin + column + threadIdx.x;
-  scale[threadIdx.x] = key < keys.rows ? key_scale[key] : 0.0f;  // read behind the first barrier
-  Sums sums;
-  Piece<kTileLeft> left;
-  Piece<kTileRight> right;
-  left.read(tokens, row, 0);
-  right.read(keys, begin + column, 0);
-  for (int64_t col = 0; col < tokens.cols; col += kTileDepth) {
-    __syncthreads();  // all have multiplied what the panels held
-    left.write(panels.left);
-    right.write(panels.right, scale);
-    __syncthreads();
-    if (col + kTileDepth < tokens.cols) {
-      left.read(tokens, row, col + kTileDepth);
-      right.read(keys, begin + column, col + kTileDepth);
-    }
-    sums.add(panels);
-  }
-  for (int i = 0; i < 8; ++i)
-    for (int j = 0; j < 8; ++j) {
-      const int64_t r = row + Sums::row(i), c = column + Sums::column(j);
-      if (r < tokens.rows && c < width) product[r * width + c] = sums.value[i][j];
-    }
-}
 
 // Goes on with the lists of the listed pixels, `best` [list.size, k] and `index`, over keys [begin, begin + count).
 __global__ void __launch_bounds__(32 * kWarps)
@@ -86,31 +54,57 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
+int64_t width_for(int64_t tokens, int64_t keys) {
+  const int64_t wanted = kScratchFloats / max(int64_t(1), tokens) / kTileKeys * kTileKeys;
+  return min(keys, max(int64_t(kTileKeys), wanted));
+}
+
+// Sizes of one call and its scratch memory, carved from `base` (null: only counted).
+struct Plan {
+  TileDevice device;
+  int64_t width;      // keys at a time
+  UnitRows left, right;
+  float *key_scale, *product, *best;
+  int64_t bytes;
+
+  Plan(const Rows& tokens, const Rows& keys, int64_t rows, int64_t k, int index, void* base)
+      : device(split_device(index)), width(width_for(tokens.rows, keys.rows)) {
+    Carver carver(base);
+    left = carve_split_rows(carver, tokens.rows, tokens.cols, kTileQueries, device.wgmma);
+    right = carve_split_rows(carver, width, keys.cols, kTileKeys, device.wgmma);
+    key_scale = carver.take<float>(keys.rows);
+    product = carver.take<float>(tokens.rows * width);
+    best = carver.take<float>(rows * k);
+    bytes = carver.used();
+  }
+};
+
 }  // namespace
 
-int64_t topk_interpolated_width(int64_t tokens, int64_t keys) {
-  const int64_t wanted = kScratchFloats / max(int64_t(1), tokens) / kTileRight * kTileRight;
-  return min(keys, max(int64_t(kTileRight), wanted));
+int64_t topk_interpolated_scratch(const Rows& tokens, const Listed& list, const Rows& keys, int64_t k, int device) {
+  return Plan(tokens, keys, list.size, k, device, nullptr).bytes;
 }
 
 void topk_interpolated(const Rows& tokens, const Interpolation& entries, const Listed& list, const Rows& keys,
-                       int64_t k, float* key_scale, float* product, float* best, int64_t* index, int device,
-                       void* stream) {
+                       int64_t k, void* scratch, int64_t* index, int device, void* stream) {
   const DeviceGuard guard(device);
   const auto on = static_cast<cudaStream_t>(stream);
-  const int64_t width = topk_interpolated_width(tokens.rows, keys.rows);
-  CFR_LAUNCH((inverse_norms<kWarps>), blocks_for(keys.rows, kWarps), 32 * kWarps, 0, on, keys, key_scale);
+  const Plan plan(tokens, keys, list.size, k, device, scratch);
+  const int64_t width = plan.width;
+  CFR_LAUNCH((inverse_norms<kWarps>), blocks_for(keys.rows, kWarps), 32 * kWarps, 0, on, keys, plan.key_scale);
   check(cudaGetLastError(), "topk_interpolated: norms of the keys");
+  split_rows(tokens, nullptr, plan.left, on);
   for (int64_t begin = 0; begin < keys.rows; begin += width) {
     const int64_t count = min(width, keys.rows - begin);
-    const unsigned token_tiles = blocks_for(tokens.rows, kTileLeft), key_tiles = blocks_for(count, kTileRight);
     if (tokens.rows > 0) {
-      CFR_LAUNCH(multiply, token_tiles * key_tiles, kTileThreads, 0, on, tokens, keys, key_scale, begin, width,
-                 key_tiles, product);
-      check(cudaGetLastError(), "topk_interpolated: products");
+      const Rows block = {keys.data + begin * keys.stride, count, keys.cols, keys.stride};
+      split_rows(block, plan.key_scale + begin, plan.right, on);
+      multiply_split(plan.device,
+                     {plan.left, plan.right, tokens.rows, count, width, 1.0f, nullptr, nullptr, 0, 1, 0, plan.product},
+                     on, "topk_interpolated: products");
     }
-    CFR_LAUNCH(search, blocks_for(list.size, kWarps), 32 * kWarps, 0, on, entries, list, product, width, begin, count,
-               static_cast<int>(k), best, index);
+    CFR_LAUNCH(search, blocks_for(list.size, kWarps), 32 * kWarps, 0, on, entries, list, plan.product, width, begin,
+               count, static_cast<int>(k), plan.best, index);
     check(cudaGetLastError(), "topk_interpolated: search");
   }
 }

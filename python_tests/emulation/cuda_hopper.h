@@ -38,6 +38,7 @@ inline thread_local std::map<void*, Waiting> under_way;  // of the barriers of a
 struct Product {
   float (*sum)[4];
   uint64_t a, b;
+  float (*value)(uint16_t);  // of an operand's bits
 };
 struct Products {
   std::vector<Product> open;                // not in a group yet
@@ -65,14 +66,14 @@ inline void complete(Barrier& barrier, const Waiting& waiting) {
 }
 
 // The number at bytes `at` of a row of an operand, found as the hardware finds it: swizzling permutes address bits.
-inline float element(uint64_t descriptor, unsigned row, unsigned at) {
+inline float element(const Product& product, uint64_t descriptor, unsigned row, unsigned at) {
   demand(descriptor >> 62 == 1, "only the 128-byte swizzle is emulated");
   demand((descriptor >> 49 & 7) == 0, "a base offset other than 0");
   const uint32_t start = uint32_t(descriptor & 0x3fff) << 4, stride = uint32_t(descriptor >> 32 & 0x3fff) << 4;
   const uint32_t linear = start + row / 8 * stride + row % 8 * 128 + at;
   uint16_t bits;
   std::memcpy(&bits, shared_pointer(linear ^ (linear >> 3 & 0x70)), 2);
-  return __uint_as_float(unsigned(bits) << 16);
+  return product.value(bits);
 }
 
 inline void multiply(const Product& product) {
@@ -80,10 +81,10 @@ inline void multiply(const Product& product) {
   float a[2][16], b[16];
   for (unsigned half = 0; half < 2; ++half)
     for (unsigned k = 0; k < 16; ++k)
-      a[half][k] = element(product.a, thread / 32 * 16 + thread % 32 / 4 + half * 8, 2 * k);
+      a[half][k] = element(product, product.a, thread / 32 * 16 + thread % 32 / 4 + half * 8, 2 * k);
   for (unsigned j = 0; j < 32; ++j)
     for (unsigned e = 0; e < 2; ++e) {
-      for (unsigned k = 0; k < 16; ++k) b[k] = element(product.b, 8 * j + 2 * (thread % 4) + e, 2 * k);
+      for (unsigned k = 0; k < 16; ++k) b[k] = element(product, product.b, 8 * j + 2 * (thread % 4) + e, 2 * k);
       for (unsigned half = 0; half < 2; ++half)
         for (unsigned k = 0; k < 16; ++k) product.sum[j][2 * half + e] += a[half][k] * b[k];
     }
@@ -141,8 +142,9 @@ inline void bulk_copy(void* to, const void* from, unsigned bytes, uint64_t* barr
 }
 
 inline void order_products() {}
-inline void multiply_group(GroupSums& sum, uint64_t a, uint64_t b) {
-  emulation::products[threadIdx.x].open.push_back({sum, a, b});
+template <class Element>
+void multiply_group(GroupSums& sum, uint64_t a, uint64_t b) {
+  emulation::products[threadIdx.x].open.push_back({sum, a, b, Element::value});
 }
 inline void commit_products() {
   auto& own = emulation::products[threadIdx.x];
