@@ -82,7 +82,7 @@ class Residual(nn.Module):
 @torch.no_grad()
 def folded(network: EmbeddedNetwork) -> EmbeddedNetwork:
     """The same function without batch normalisation: running statistics go into weights and biases."""
-    result = EmbeddedNetwork().eval().requires_grad_(False)
+    result = EmbeddedNetwork().to(network.head8.weight.device).eval().requires_grad_(False)
     modules = dict(network.named_modules())
     for name, target in result.named_modules():
         source = modules[name]
