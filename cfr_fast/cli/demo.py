@@ -11,11 +11,7 @@ from cfr_fast.model import CFR
 
 SIDE = 192  # of the images made
 SIZE = 112  # of the grid that maps are computed on
-QUICK: dict[str, Any] = {
-    "cell": 4,
-    "shot_views": 8,
-    "calibration_views": 4,
-}  # a demo has two minutes
+QUICK: dict[str, Any] = {"cell": 4, "shot_views": 8}  # a demo has two minutes
 GOOD = 6
 DEFECTIVE = 2
 
