@@ -184,6 +184,7 @@ class Training:
             head.bias.sub_(mean).div_(deviation)
         state = {name: value.half().cpu().contiguous() for name, value in network.state_dict().items()}
         made = {"step": self.step, "seconds": round(self.seconds), **asdict(self.recipe)}
+        made["start"] = Path(self.recipe.start).name
         path = self.out / WEIGHTS
         write_atomically(path, save(state, {"made": json.dumps(made)}))
         return path
