@@ -33,7 +33,7 @@ class Settings:
             extractor, which must know such an option, and to ``predict_tokens``.
         mapper: networks that map one kind of feature to the other: ``geglu``, or CFM's ``mlp``.
         cycle: whether both cycles are in the mappers' loss. CFM is ``mapper="mlp", cycle=False,
-            replacement="none"``.
+            replacement="none", score="discrepancy"``.
         mapper_epochs: passes over shots and views for the mappers (the paper: 100).
         mapper_lr: learning rate of their Adam.
         mapper_pixels: most pixels of a shot in one of their steps, drawn anew every time; None takes all
