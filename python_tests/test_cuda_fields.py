@@ -99,6 +99,7 @@ SCORED = [
 ]
 SCORED += [scene(21, 26, (3, 2)), scene(4, 5, (516, 36), most=40), scene(2, 3, (513, 36))]
 SCORED += [scene(5, 6, (40, 50), scale=scale) for scale in (1e-30, 1e-8, 1e-6, 1e25)]
+SCORED.append(scene(3, 20, (9, 12), share=1.0, most=60))  # more entries than a block has room for
 
 
 def flat(arguments: tuple[Any, ...] | list[Any]) -> list[Any]:

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+constexpr int kBatch = 5;                       // loads of four logits that a thread has under way
 constexpr int kColumnRows = 512;                // of values, that a block looks through for the largest of a column
 constexpr int64_t kLogits = int64_t{28} << 20;  // aimed at, at a time
 constexpr int64_t kPartKeys = 256;              // at least, so that a part is worth its sums
@@ -28,9 +29,12 @@ struct Attention {
   UnitRows weights;         // [parts · part_rows, part_keys]
   UnitRows split_values;    // [parts · part_cols, part_keys]
   unsigned* largest;        // bits of the largest magnitude of a column of values
-  float *logits, *sums;     // [queries, keys], [parts, queries, columns of values]
-  float *highest, *total;   // of a query's softmax
-  int* only;                // the one key that has weight, −1 where there are more
+  float *logits, *sums;     // [queries, parts · part_keys], [parts, queries, columns of values]
+  unsigned* code;           // of a query's highest logit (split_product.h)
+  float* highest;           // of a query's softmax
+  float* total;             // [parts, queries]: of a part's weights
+  int *counted, *place;     // [parts, queries]: how many keys have weight, and where there is one, which
+  __device__ int64_t stride() const { return parts * part_keys; }
 };
 
 // largest[col], 0 before.
@@ -71,77 +75,110 @@ __global__ void __launch_bounds__(kThreads) transpose_values(Attention task) {
   }
 }
 
-__device__ inline float logit_at(const Attention& task, int64_t row, int64_t key) {
-  const float logit = task.logits[row * task.keys.rows + key];
+// `logit` unless it is NaN, as it is of numbers that are not finite.
+__device__ inline float settled(const Attention& task, int64_t row, int64_t key, float logit) {
   if (!isnan(logit)) return logit;
-  float sum = 0.0f;  // of numbers that are not finite
+  float sum = 0.0f;
   const float* const a = task.query.data + row * task.query.stride;
   const float* const b = task.keys.data + key * task.keys.stride;
   for (int64_t col = 0; col < task.keys.cols; ++col) sum = fmaf(a[col], b[col], sum);
   return sum * task.scale;
 }
 
-// One block a query: its logits become weights relative to the highest. `highest` starts at −FLT_MAX: −∞ less −∞ would
-// be NaN. A NaN is never the highest, but makes the total NaN.
-__global__ void __launch_bounds__(kThreads) weigh(Attention task) {
+__device__ inline float logit_at(const Attention& task, int64_t row, int64_t key) {
+  return settled(task, row, key, task.logits[row * task.stride() + key]);
+}
+
+// A query's highest logit; −FLT_MAX at least: −∞ less −∞ would be NaN. A NaN is never the highest, but makes the total
+// NaN. By a whole block.
+__device__ float find_highest(const Attention& task, int64_t row) {
   __shared__ float number[kWarps];
-  __shared__ int counts[kWarps], places[kWarps];
-  const int64_t row = blockIdx.x, keys = task.keys.rows;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const unsigned code = task.code[row];
+  if (code != kNanCode) return fmaxf(number_of(code), -FLT_MAX);
   float highest = -FLT_MAX;
-  for (int64_t key = threadIdx.x; key < keys; key += kThreads) {
+  for (int64_t key = threadIdx.x; key < task.keys.rows; key += kThreads) {
     const float logit = logit_at(task, row, key);
     highest = logit > highest ? logit : highest;
   }
   for (int step = 16; step > 0; step /= 2) highest = fmaxf(highest, __shfl_xor_sync(kAll, highest, step));
-  if (lane == 0) number[warp] = highest;
+  if (threadIdx.x % 32 == 0) number[threadIdx.x / 32] = highest;
   __syncthreads();
   for (int i = 0; i < kWarps; ++i) highest = fmaxf(highest, number[i]);
-  __syncthreads();
+  return highest;
+}
 
+// One block a query and part: its logits become weights relative to the highest. A thread's loads are all under way
+// before it needs the first.
+__global__ void __launch_bounds__(kThreads) weigh(Attention task) {
+  __shared__ float number[kWarps];
+  __shared__ int counts[kWarps], places[kWarps];
+  const int64_t row = blockIdx.x, part = blockIdx.y, keys = task.keys.rows, place = part * task.query.rows + row;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int part_keys = static_cast<int>(task.part_keys);
+  const int real = static_cast<int>(max(int64_t(0), min(task.part_keys, keys - part * task.part_keys)));
+  const float* const logits = task.logits + row * task.stride() + part * task.part_keys;
+  const float highest = find_highest(task, row);
+  const SplitRow to(task.weights, part * task.part_rows + row);
   float total = 0.0f;
-  int count = 0, place = 0;
-  for (int64_t part = 0; part < task.parts; ++part) {
-    const SplitRow to(task.weights, part * task.part_rows + row);
-    if (threadIdx.x == 0) task.weights.scale[part * task.part_rows + row] = 1.0f / kSplitOne;
-    for (int64_t local = 2 * threadIdx.x; local < task.part_keys; local += 2 * kThreads) {
-      float weight[2];
-      for (int i = 0; i < 2; ++i) {
-        const int64_t key = part * task.part_keys + local + i;
-        weight[i] = key < keys ? expf(logit_at(task, row, key) - highest) : 0.0f;
-        total += weight[i];
-        if (weight[i] == 0.0f) continue;
-        ++count;
-        place = static_cast<int>(key);
+  int count = 0, only = 0;
+  for (int base = 4 * threadIdx.x; base < part_keys; base += 4 * kBatch * kThreads) {
+    float4 batch[kBatch];
+    CFR_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      const int local = base + i * 4 * kThreads;
+      if (local < real) batch[i] = __ldcs(reinterpret_cast<const float4*>(logits + local));
+    }
+    CFR_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      const int local = base + i * 4 * kThreads;
+      if (local >= part_keys) break;
+      const float logit[4] = {batch[i].x, batch[i].y, batch[i].z, batch[i].w};
+      float weight[4];
+      CFR_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        weight[e] = 0.0f;
+        if (local + e < real)
+          weight[e] = expf(settled(task, row, part * task.part_keys + local + e, logit[e]) - highest);
+        total += weight[e];
+        if (weight[e] != 0.0f) ++count, only = local + e;
+        weight[e] *= kSplitOne;
       }
-      to.put_two(local, weight[0] * kSplitOne, weight[1] * kSplitOne);
+      to.put_four(local, weight);
     }
   }
-  if (count == 0) place = 0;
+  if (count == 0) only = 0;
   total = warp_sum(total);
   count = warp_sum(count);
-  place = warp_sum(place);  // where one key alone has weight
-  if (lane == 0) number[warp] = total, counts[warp] = count, places[warp] = place;
+  only = warp_sum(only);  // where one key alone has weight
+  if (lane == 0) number[warp] = total, counts[warp] = count, places[warp] = only;
   __syncthreads();
   if (threadIdx.x > 0) return;
-  for (int i = 1; i < kWarps; ++i) total += number[i], count += counts[i], place += places[i];
-  task.highest[row] = highest;
-  task.total[row] = total;
-  task.only[row] = count == 1 ? place : -1;
+  for (int i = 1; i < kWarps; ++i) total += number[i], count += counts[i], only += places[i];
+  task.weights.scale[part * task.part_rows + row] = 1.0f / kSplitOne;
+  task.total[place] = total;
+  task.counted[place] = count;
+  task.place[place] = static_cast<int>(part * task.part_keys) + only;
+  if (part == 0) task.highest[row] = highest;
 }
 
 // One block a query: the parts' sums over the total.
 __global__ void __launch_bounds__(kThreads) finish(Attention task, float* out) {
   const int64_t row = blockIdx.x, cols = task.values.cols;
-  const float total = task.total[row];
-  const int only = task.only[row];
+  float total = 0.0f;
+  int count = 0, only = 0;
+  for (int64_t part = 0; part < task.parts; ++part) {
+    const int64_t at = part * task.query.rows + row;
+    total += task.total[at];
+    count += task.counted[at];
+    if (task.counted[at] == 1) only = task.place[at];
+  }
   for (int64_t col = threadIdx.x; col < cols; col += kThreads) {
     float sum = 0.0f;
     if (task.largest[col] >= 0x7f800000u) {
       for (int64_t key = 0; key < task.keys.rows; ++key)
         sum = fmaf(expf(logit_at(task, row, key) - task.highest[row]),
                    task.values.data[key * task.values.stride + col], sum);
-    } else if (only >= 0) {  // to the last bit
+    } else if (count == 1) {  // to the last bit
       sum = task.values.data[only * task.values.stride + col];
     } else {
       for (int64_t part = 0; part < task.parts; ++part) sum += task.sums[(part * task.query.rows + row) * cols + col];
@@ -173,11 +210,13 @@ struct Plan {
     task.split_values =
         carve_split_rows(carver, task.parts * task.part_cols, task.part_keys, kTileKeys, device.wgmma);
     task.largest = carver.take<unsigned>(values.cols);
-    task.logits = carver.take<float>(rows * keys.rows);
+    task.logits = carver.take<float>(rows * task.parts * task.part_keys);
     task.sums = carver.take<float>(task.parts * rows * values.cols);
+    task.code = carver.take<unsigned>(rows);
     task.highest = carver.take<float>(rows);
-    task.total = carver.take<float>(rows);
-    task.only = carver.take<int>(rows);
+    task.total = carver.take<float>(task.parts * rows);
+    task.counted = carver.take<int>(task.parts * rows);
+    task.place = carver.take<int>(task.parts * rows);
     bytes = carver.used();
   }
 };
@@ -209,14 +248,16 @@ void bank_attention(const Rows& query, const Rows& keys, const Rows& values, flo
     UnitRows left = task.split_query;
     left.data += first * left.row_bytes, left.scale += first, left.padded = round_up(rows, kTileQueries);
     task.query.data = query.data + first * query.stride, task.query.rows = rows;
+    check(cudaMemsetAsync(task.code, 0, rows * sizeof(unsigned), on), "bank_attention: highest logits");
     multiply_split(plan.device,
-                   {left, task.split_keys, rows, keys.rows, keys.rows, scale, nullptr, nullptr, 0, 1, 0, task.logits},
+                   {left, task.split_keys, rows, keys.rows, task.parts * task.part_keys, scale, nullptr, nullptr, 0, 1,
+                    0, task.logits, task.code},
                    on, "bank_attention: logits");
-    CFR_LAUNCH(weigh, blocks_for(rows, 1), kThreads, 0, on, task);
+    CFR_LAUNCH(weigh, dim3(blocks_for(rows, 1), static_cast<unsigned>(task.parts)), kThreads, 0, on, task);
     check(cudaGetLastError(), "bank_attention: weights");
     multiply_split(plan.device,
                    {task.weights, task.split_values, rows, cols, cols, 1.0f, nullptr, nullptr, 0,
-                    static_cast<int>(task.parts), rows * cols, task.sums},
+                    static_cast<int>(task.parts), rows * cols, task.sums, nullptr},
                    on, "bank_attention: sums");
     CFR_LAUNCH(finish, blocks_for(rows, 1), kThreads, 0, on, task, out + first * cols);
     check(cudaGetLastError(), "bank_attention: finish");

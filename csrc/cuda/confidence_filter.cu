@@ -19,7 +19,7 @@ constexpr int kDoubtful = 32;  // bank rows remembered a query: one a lane
 constexpr int kWarps = kTileThreads / 32;
 constexpr int kFirstShare = 64;  // the first phase is at most this part of the bank, or one tile
 
-// Queries of which only the device knows how many there are.
+// Queries of which only the device knows how many there are; null rows: all of them.
 struct List {
   int* rows;
   int* count;
@@ -47,7 +47,7 @@ __device__ void append(const List& list, bool take, int row) {
   if (take) list.rows[start + __popc(takers & ((1u << lane) - 1))] = row;
 }
 
-// Those of `from` (null rows: all) that are open.
+// Those of `from` that are open.
 __global__ void gather_open(Filter task, List from, List to) {
   const int64_t count = from.rows ? *from.count : task.query_rows.rows;
   for (int64_t block = int64_t(blockIdx.x) * kTileThreads; block < count; block += int64_t(gridDim.x) * kTileThreads) {
@@ -110,24 +110,37 @@ struct Judge {
   }
 };
 
-// Listed queries against bank tiles first … last − 1; few queries share them among blocks.
+// Into how many shares `length` bank tiles are cut for each of `tiles` tiles of queries, so that the blocks end about
+// together. A block's start on a share costs about half a bank tile. By whole warps.
+__device__ int choose_shares(int tiles, int length, int blocks) {
+  if (tiles == 0 || tiles >= 8 * blocks) return 1;
+  const int shares = min(max(1, blocks / tiles) + static_cast<int>(threadIdx.x) % 32, length);
+  const int64_t rounds = (tiles * shares + blocks - 1) / blocks, most = (length + shares - 1) / shares;
+  int64_t best = rounds * (2 * most + 1) << 32 | shares;
+  for (int step = 16; step > 0; step /= 2) best = min(best, __shfl_xor_sync(kAll, best, step));
+  return static_cast<int>(best & 0xffffffff);
+}
+
+// Listed queries against bank tiles first … last − 1.
 template <class Tiles>
 __global__ void __launch_bounds__(Tiles::kThreads, 1) compare(Filter task, List list, int first, int last) {
   __shared__ int rows[kTileQueries], open[kTileQueries], satisfied[kTileQueries];
   __shared__ float doubt[kTileQueries], sure[kTileQueries];
   CFR_DYNAMIC_SHARED(unsigned char, shared);
   Tiles products(shared);
-  const int count = *list.count, tiles = (count + kTileQueries - 1) / kTileQueries, blocks = gridDim.x;
-  const int shares = tiles > 0 && tiles < blocks ? min(blocks / tiles, last - first) : 1;
+  const int count = list.rows ? *list.count : static_cast<int>(task.query_rows.rows);
+  const int tiles = (count + kTileQueries - 1) / kTileQueries, blocks = gridDim.x;
+  const int shares = choose_shares(tiles, last - first, blocks);
   const float worst = __uint_as_float(*task.bank.worst);
   for (int item = blockIdx.x; item < tiles * shares; item += blocks) {
     const int tile = item / shares, share = item % shares, place = threadIdx.x;
     bool mine = false;
     if (place < kTileQueries) {
-      const bool listed = tile * kTileQueries + place < count;
-      const int row = listed ? list.rows[tile * kTileQueries + place] : 0;
+      const int at = tile * kTileQueries + place;
+      const bool listed = at < count;
+      const int row = !listed ? 0 : list.rows ? list.rows[at] : at;
       const float error = cosine_error(task.query.residual[row], worst, task.query_rows.cols);
-      mine = listed && !task.reliable[row];
+      mine = listed && !task.reliable[row] && (list.rows || !task.valid || task.valid[row]);
       rows[place] = row;
       open[place] = mine;
       satisfied[place] = 0;
@@ -138,8 +151,8 @@ __global__ void __launch_bounds__(Tiles::kThreads, 1) compare(Filter task, List 
     const auto row_at = [](int at) { return rows[at]; };
     const auto start = [&](int64_t at) { return first + static_cast<int>((last - first) * at / shares); };
     Judge epilogue{task, rows, open, satisfied, doubt, sure};
-    products.walk(Tiles::kTiled ? task.gathered : task.query, tile, row_at, task.bank, start(share), start(share + 1),
-                  epilogue);
+    products.walk(Tiles::kTiled && list.rows ? task.gathered : task.query, tile, row_at, task.bank, start(share),
+                  start(share + 1), epilogue);
   }
 }
 
@@ -212,7 +225,7 @@ struct Plan {
 
 template <class Tiles>
 void launch_compare(const Plan& plan, const List& list, int first, int last, cudaStream_t stream) {
-  if (Tiles::kTiled) {
+  if (Tiles::kTiled && list.rows) {
     CFR_LAUNCH(gather_rows, 4 * plan.blocks, kTileThreads, 0, stream, plan.filter, list);
     check(cudaGetLastError(), "confidence_filter: gather rows");
   }
@@ -232,17 +245,18 @@ void find_reliable(const Plan& plan, cudaStream_t on) {
     check(cudaGetLastError(), "confidence_filter: gather");
   };
   int phase = 0, length = plan.bank_tiles < kFirstShare ? 1 : plan.bank_tiles / kFirstShare;
-  gather({nullptr, nullptr}, plan.lists[0]);
-  for (int first = 0; first < plan.bank_tiles; first += length, length *= 2, ++phase) {
-    const List& list = plan.lists[phase % 2];
-    const int last = length < plan.bank_tiles - first ? first + length : plan.bank_tiles;
+  List list = {nullptr, nullptr};
+  for (int first = 0, last = 0; first < plan.bank_tiles; first = last, length *= 2, ++phase) {
+    // What would be left for a shorter phase at the end is done with the one before.
+    last = plan.bank_tiles - first < 2 * int64_t(length) ? plan.bank_tiles : first + length;
     with_tiles<Bfloat16>(plan.tiles, [&](auto use) {
       launch_compare<typename decltype(use)::Tiles>(plan, list, first, last, on);
     });
-    gather(list, plan.lists[(phase + 1) % 2]);
+    gather(list, plan.lists[phase % 2]);
+    list = plan.lists[phase % 2];
   }
   const bool wide = starts_wide(query) && starts_wide(bank);
-  CFR_LAUNCH(decide, 4 * plan.blocks, kTileThreads, 0, on, filter, wide, plan.lists[phase % 2], plan.exhaustive);
+  CFR_LAUNCH(decide, 16 * plan.blocks, kTileThreads, 0, on, filter, wide, list, plan.exhaustive);
   check(cudaGetLastError(), "confidence_filter: decide");
   const ExactSearch exact{query, bank, filter.query.scale, filter.bank.scale, 1, plan.exhaustive.rows,
                           plan.exhaustive.count, plan.partial, plan.similarity, nullptr};

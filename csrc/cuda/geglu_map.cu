@@ -79,7 +79,7 @@ void geglu_map(const Rows& projected, const Interpolation& entries, const int64_
     const int64_t rows = min(kPixels, entries.pixels - first);
     multiply_split(plan.device,
                    {plan.hidden, plan.weight, rows, weight.rows, weight.rows, 1.0f, out_bias, count, first, 1, 0,
-                    out + first * weight.rows},
+                    out + first * weight.rows, nullptr},
                    on, "geglu_map: products");
   }
 }

@@ -57,6 +57,11 @@ struct PixelEntries {
     fetch(0);
   }
 
+  __device__ PixelEntries(const int64_t* sources, const float* weights, int count)
+      : source(sources), weight(weights), count(count), row(0), factor(0) {
+    fetch(0);
+  }
+
   __device__ void fetch(int base) {
     const int entry = base + static_cast<int>(threadIdx.x) % 32;
     if (entry < count) row = static_cast<int>(source[entry]), factor = weight[entry];

@@ -1,5 +1,6 @@
 // Replacement, both discrepancies, their product and the 5×5 mean. Predictions are read once: a warp holds a pixel's
-// two rows of one modality in registers, the observed one interpolated from tokens that live in the cache.
+// two rows of one modality in registers, the observed one interpolated from tokens that live in the cache. Where those
+// rows lie takes a chain of loads to know; a block follows it once, for all its pixels together.
 #include "interpolation.h"
 #include "launch.h"
 #include "listed.h"
@@ -10,9 +11,9 @@ namespace cfr::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// A block that takes discrepancies has one pixel: its registers are free again as soon as the slower of the pixel's two
-// modalities is read, not the slowest of many. Eight such blocks on a multiprocessor have 128 registers a thread.
-constexpr int kPixelThreads = 64, kPixelBlocks = 8;
+constexpr int kWarps = kThreads / 32;
+constexpr int kPixels = 32;             // of a block that takes discrepancies: a lane each
+constexpr int kEntries = 16 * kPixels;  // of a modality, in its shared memory; more of them stay where they are
 // Floats of each row in the registers of a lane: 1,152 columns, or 512 unaligned ones; longer rows are read twice.
 template <int kWidth>
 constexpr int kFloats = kWidth == 4 ? 36 : 16;
@@ -33,10 +34,9 @@ __device__ float inverse(double squares) { return static_cast<float>(1.0 / fmax(
 
 // ‖a / max(‖a‖, 1e-12) − b / max(‖b‖, 1e-12)‖ of the row `predicted` and the pixel's interpolated tokens.
 template <int kWidth>
-__device__ float discrepancy(const float* predicted, const Rows& tokens, const Interpolation& all, int64_t pixel) {
+__device__ float discrepancy(const float* predicted, const Rows& tokens, PixelEntries entries) {
   constexpr int kPieces = kFloats<kWidth> / kWidth;
   using Part = Window<kWidth, kPieces>;
-  PixelEntries entries(all, pixel);
   Part a, b;
   const int cols = static_cast<int>(tokens.cols);
   const bool whole = cols <= Part::kColumns;
@@ -77,29 +77,66 @@ __device__ float discrepancy(const float* predicted, const Rows& tokens, const I
   return sqrtf(warp_sum(sum));
 }
 
-// A block a pixel, a warp a modality; zero where invalid, NaN where more pixels are valid than there are rows.
-template <int kWidth>
-__global__ void __launch_bounds__(kPixelThreads, kPixelBlocks)
-    multiply(Modality rgb, Modality xyz, Rows replacement, const long long* taking, const bool* valid,
-             const int64_t* rank, float* product) {
-  __shared__ float factor[2];
-  const int64_t pixel = blockIdx.x;
-  const bool colours = threadIdx.x < 32;
-  float result = 0;
-  if (valid[pixel]) {
-    const int64_t row = rank[pixel];
-    result = NAN;
-    if (row < rgb.predicted.rows) {
-      const Modality side = colours ? rgb : xyz;
-      const int64_t taken = colours ? taking[row] : -1;
-      const float* predicted = taken < 0 ? side.predicted.data + row * side.predicted.stride
+// One modality of a block's pixels.
+struct BlockRows {
+  const float* predicted[kPixels];
+  int64_t begin, end[kPixels], source[kEntries];  // of the entries: the first one's number; ends counted from it
+  float weight[kEntries];
+
+  // By the whole block, which then meets at a barrier. `replacement` is read where `taking` says so.
+  __device__ void find(const Modality& side, int64_t row, int rows, const Rows& replacement, const long long* taking) {
+    if (rows == 0) return;
+    const Interpolation& all = side.observed;
+    const int64_t start = all.offset[row], count = all.offset[row + rows] - start;
+    if (threadIdx.x == 0) begin = start;
+    if (threadIdx.x < rows) {
+      const int64_t mine = row + threadIdx.x, taken = taking ? taking[mine] : -1;
+      end[threadIdx.x] = all.offset[mine + 1] - start;
+      predicted[threadIdx.x] = taken < 0 ? side.predicted.data + mine * side.predicted.stride
                                          : replacement.data + taken * replacement.stride;
-      result = discrepancy<kWidth>(predicted, side.observed_tokens, side.observed, row);
     }
+    for (int64_t i = threadIdx.x; i < count && i < kEntries; i += kThreads)
+      source[i] = all.source[start + i], weight[i] = all.weight[start + i];
   }
-  if (threadIdx.x % 32 == 0) factor[threadIdx.x / 32] = result;
+
+  __device__ PixelEntries entries(const Interpolation& all, int place) const {
+    const int64_t from = place == 0 ? 0 : end[place - 1], to = end[place];
+    const int count = static_cast<int>(to - from);
+    if (to > kEntries) return PixelEntries(all.source + begin + from, all.weight + begin + from, count);
+    return PixelEntries(source + from, weight + from, count);
+  }
+};
+
+// Warps take the rows of the block's pixels in turn; zero where invalid, NaN where more pixels are valid than there are
+// rows.
+template <int kWidth>
+__global__ void __launch_bounds__(kThreads, 2)
+    multiply(Modality rgb, Modality xyz, Rows replacement, const long long* taking, const bool* valid,
+             const int64_t* rank, int64_t pixels, float* product) {
+  __shared__ BlockRows found[2];
+  __shared__ float factor[2][kPixels];
+  __shared__ int places[kPixels];  // of the pixels among the valid ones; −1 for the others
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kPixels, pixel = first + threadIdx.x % 32;
+  const bool flag = pixel < pixels && valid[pixel];
+  const int64_t row = rank[first];  // of the first valid pixel; the others' follow
+  const unsigned flags = __ballot_sync(kAll, flag);
+  const int rows = static_cast<int>(max(int64_t(0), min(int64_t(__popc(flags)), rgb.predicted.rows - row)));
+  if (threadIdx.x < kPixels) places[threadIdx.x] = flag ? __popc(flags & ((1u << threadIdx.x) - 1)) : -1;
+  found[0].find(rgb, row, rows, replacement, taking);
+  found[1].find(xyz, row, rows, replacement, nullptr);
   __syncthreads();
-  if (threadIdx.x == 0) product[pixel] = factor[0] * factor[1];
+  for (int item = threadIdx.x / 32; item < 2 * rows; item += kWarps) {
+    const int modality = item < rows, place = item < rows ? item : item - rows;
+    const Modality side = modality ? xyz : rgb;
+    const float result = discrepancy<kWidth>(found[modality].predicted[place], side.observed_tokens,
+                                             found[modality].entries(side.observed, place));
+    if (threadIdx.x % 32 == 0) factor[modality][place] = result;
+  }
+  __syncthreads();
+  const int64_t mine = static_cast<int64_t>(blockIdx.x) * kPixels + threadIdx.x;
+  if (threadIdx.x >= kPixels || mine >= pixels) return;
+  const int place = places[threadIdx.x];
+  product[mine] = place < 0 ? 0.0f : place < rows ? factor[0][place] * factor[1][place] : NAN;
 }
 
 // Means of 25 with zeros outside the image; the product is small enough to stay in the cache.
@@ -143,11 +180,11 @@ void replace_and_score(const Modality& rgb, const Modality& xyz, const Rows& rep
   for (const Rows* item : {&rgb.predicted, &rgb.observed_tokens, &xyz.predicted, &xyz.observed_tokens, &replacement})
     aligned = aligned && (item->rows == 0 || aligned_rows(*item));
   if (aligned)
-    CFR_LAUNCH((multiply<4>), blocks_for(pixels, 1), kPixelThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
-               product);
+    CFR_LAUNCH((multiply<4>), blocks_for(pixels, kPixels), kThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
+               pixels, product);
   else
-    CFR_LAUNCH((multiply<1>), blocks_for(pixels, 1), kPixelThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
-               product);
+    CFR_LAUNCH((multiply<1>), blocks_for(pixels, kPixels), kThreads, 0, on, rgb, xyz, replacement, taking, valid, place,
+               pixels, product);
   check(cudaGetLastError(), "replace_and_score: discrepancies");
   CFR_LAUNCH(box_filter, blocks_for(pixels, kThreads), kThreads, 0, on, product, masks.height, masks.width, pixels,
              map);

@@ -53,20 +53,44 @@ __global__ void __launch_bounds__(Tiles::kThreads) multiply(SplitProduct product
       const float* const left_scale = product.left.scale + z * (product.left.padded / product.parts);
       const float* const right_scale = product.right.scale + z * (product.right.padded / product.parts);
       const int64_t real = product.count ? *product.count - product.before : product.rows;
+      const bool pairs = product.stride % 2 == 0 && reinterpret_cast<uintptr_t>(product.out) % sizeof(float2) == 0 &&
+                         product.part_stride % 2 == 0;
       CFR_UNROLL
       for (int r = 0; r < Tiles::Sums::kRuns; ++r) {
         const int i = row + Tiles::Sums::row(r);
-        if (i >= product.rows) continue;
-        const float scale = left_scale[i] * product.factor;
-        const int first = anew(col);
-        float* const to = product.out + z * product.part_stride + i * product.stride;
-        CFR_UNROLL
-        for (int c = 0; c < Tiles::Sums::kLength; ++c) {
-          const int j = first + Tiles::Sums::col(r, c);
-          if (j >= product.cols) continue;
-          const float value = sum.at(r, c) * (scale * right_scale[j]);
-          to[j] = i >= real ? 0.0f : product.bias ? value + product.bias[j] : value;
+        float most = -INFINITY;
+        bool numbers = true;
+        if (i < product.rows) {
+          const float scale = left_scale[i] * product.factor;
+          const int first = anew(col);
+          float* const to = product.out + z * product.part_stride + i * product.stride;
+          CFR_UNROLL
+          for (int c = 0; c < Tiles::Sums::kLength; c += 2) {  // two neighbours, the first even
+            const int j = first + Tiles::Sums::col(r, c);
+            const float2 back = *reinterpret_cast<const float2*>(right_scale + j);
+            float2 value = make_float2(sum.at(r, c) * (scale * back.x), sum.at(r, c + 1) * (scale * back.y));
+            if (j < product.cols) {
+              const bool both = j + 1 < product.cols;
+              if (product.bias) {
+                value.x += product.bias[j];
+                if (both) value.y += product.bias[j + 1];
+              }
+              if (i >= real) value = make_float2(0.0f, 0.0f);
+              if (pairs && both) {
+                *reinterpret_cast<float2*>(to + j) = value;
+              } else {
+                to[j] = value.x;
+                if (both) to[j + 1] = value.y;
+              }
+              most = fmaxf(most, both ? fmaxf(value.x, value.y) : value.x);
+              numbers = numbers && !isnan(value.x) && !(both && isnan(value.y));
+            }
+          }
         }
+        if (!product.highest) continue;
+        unsigned code = numbers ? code_of(most) : kNanCode;
+        for (int step = 2; step > 0; step /= 2) code = max(code, __shfl_xor_sync(kAll, code, step));  // a row's four
+        if (i < product.rows && threadIdx.x % 4 == 0) atomicMax(product.highest + i, code);
       }
       return true;
     };

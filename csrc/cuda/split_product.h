@@ -44,13 +44,17 @@ class SplitRow {
     *reinterpret_cast<uint16_t*>(place(col, 4)) = Float16::round(value - Float16::value(high));
   }
 
-  // Columns col, which is even, and the next.
-  __device__ void put_two(int64_t col, float first, float second) const {
-    const uint16_t high[2] = {Float16::round(first), Float16::round(second)};
-    const unsigned low = Float16::round(first - Float16::value(high[0]));
-    const unsigned low_second = Float16::round(second - Float16::value(high[1]));
-    *reinterpret_cast<unsigned*>(place(col, 0)) = high[0] | unsigned(high[1]) << 16;
-    *reinterpret_cast<unsigned*>(place(col, 4)) = low | low_second << 16;
+  // Columns col, which is a multiple of 4, to col + 3.
+  __device__ void put_four(int64_t col, const float (&value)[4]) const {
+    unsigned high[2], low[2];
+    for (int i = 0; i < 2; ++i) {
+      const unsigned first = Float16::round(value[2 * i]), second = Float16::round(value[2 * i + 1]);
+      const unsigned rest = Float16::round(value[2 * i] - Float16::value(static_cast<uint16_t>(first)));
+      const unsigned last = Float16::round(value[2 * i + 1] - Float16::value(static_cast<uint16_t>(second)));
+      high[i] = first | second << 16, low[i] = rest | last << 16;
+    }
+    *reinterpret_cast<uint2*>(place(col, 0)) = make_uint2(high[0], high[1]);
+    *reinterpret_cast<uint2*>(place(col, 4)) = make_uint2(low[0], low[1]);
   }
 
  private:
@@ -81,6 +85,16 @@ __device__ __forceinline__ unsigned magnitude(float value) { return __float_as_u
 // Fills `out` from `matrix`; `factor` [rows] (or null) multiplies `scale`.
 void split_rows(const Rows& matrix, const float* factor, const UnitRows& out, cudaStream_t stream);
 
+// Codes that sort as numbers do, 0 below them all; NaN has the highest.
+constexpr unsigned kNanCode = 0xffffffffu;
+__device__ __forceinline__ unsigned code_of(float value) {
+  const unsigned bits = __float_as_uint(value);
+  return isnan(value) ? kNanCode : bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ float number_of(unsigned code) {
+  return __uint_as_float(code >> 31 ? code & 0x7fffffffu : ~code);
+}
+
 // out[part, row, col] = factor · left row · right row, plus bias[col] where there is one. With `parts` > 1, the rows of
 // each operand's parts lie one behind the other, `left.padded / parts` and `right.padded / parts` of them.
 struct SplitProduct {
@@ -93,6 +107,7 @@ struct SplitProduct {
   int parts;
   int64_t part_stride;
   float* out;
+  unsigned* highest;  // [rows] (or null): codes of the largest of a row, 0 before
 };
 
 // The tiles that multiply_split will take, as they decide how rows lie in memory.

@@ -100,7 +100,8 @@ void topk_interpolated(const Rows& tokens, const Interpolation& entries, const L
       const Rows block = {keys.data + begin * keys.stride, count, keys.cols, keys.stride};
       split_rows(block, plan.key_scale + begin, plan.right, on);
       multiply_split(plan.device,
-                     {plan.left, plan.right, tokens.rows, count, width, 1.0f, nullptr, nullptr, 0, 1, 0, plan.product},
+                     {plan.left, plan.right, tokens.rows, count, width, 1.0f, nullptr, nullptr, 0, 1, 0, plan.product,
+                      nullptr},
                      on, "topk_interpolated: products");
     }
     CFR_LAUNCH(search, blocks_for(list.size, kWarps), 32 * kWarps, 0, on, entries, list, plan.product, width, begin,
