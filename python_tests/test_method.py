@@ -184,4 +184,5 @@ def test_settings_say_what_is_wrong(values: dict[str, object], message: str) -> 
 
 
 def test_settings_without_views_when_levels_are_given() -> None:
-    assert Settings.create(calibration_views=0, theta=0.4, threshold=1.0).calibration_views == 0
+    given = {"theta": 0.4, "threshold": 1.0, "score": "discrepancy"}
+    assert Settings.create(calibration_views=0, **given).calibration_views == 0
