@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from cfr_fast.data.augment import augment
+from cfr_fast.data.augment import augment, mirrored
 from cfr_fast.data.sample import Sample
 
 SPREAD = 3.0  # standard deviations above the mean of normal scores
@@ -19,16 +19,23 @@ PIXEL_QUANTILE = 0.9995  # share of a normal view's pixels below the pixel thres
 
 
 def normal_views(
-    samples: Sequence[Sample], views: int, seed: int, purpose: int, turns: bool = False
+    samples: Sequence[Sample],
+    views: int,
+    seed: int,
+    purpose: int,
+    turns: bool = False,
+    flips: bool = False,
 ) -> Iterator[Sample]:
     """`views` augmented views of every sample; the same seed and purpose give the same views.
 
     With `turns` they are spread over the full circle, each turned by a random angle of its own share of it.
+    With `flips` every second one shows the sample's mirror image.
     """
     for number, sample in enumerate(samples):
         for view in range(views):
             part = (2 * np.pi * view / views, 2 * np.pi * (view + 1) / views) if turns else None
-            yield augment(sample, np.random.default_rng((seed, purpose, number, view)), part)
+            shown = mirrored(sample) if flips and view % 2 else sample
+            yield augment(shown, np.random.default_rng((seed, purpose, number, view)), part)
 
 
 def quantile_theta(distances: Sequence[Tensor], reliable_share: float) -> float:

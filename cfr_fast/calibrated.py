@@ -11,14 +11,14 @@ from torch import Tensor
 from cfr_fast.calibrate import image_threshold, pixel_threshold
 from cfr_fast.cells import cell_of_pixels, pooled, spread
 from cfr_fast.conditioning import Conditioning, fit_conditioning
-from cfr_fast.evidence import CellMemory, discrepancy
+from cfr_fast.evidence import CellMemory, discrepancy, own_distances
 from cfr_fast.learned import Learned
 from cfr_fast.lesson import Lesson, PixelFeatures, trained
 from cfr_fast.ops import Interpolated
 from cfr_fast.scoring import score_map
 from cfr_fast.settings import Settings
 
-WEIGHTS = (1.0, 1.0, 1.0, 0.5, 0.5)  # of `EVIDENCE`; a discrepancy says part of what its bank says
+WEIGHTS = (1.0, 1.0, 1.0, 0.5, 0.5, 1.0)  # of `EVIDENCE`; a discrepancy says part of what its bank says
 QUARTILE, LEVELLED = 0.75, 0.3  # of a sample's own cells, and the power of it that its map is divided by
 SMOOTHING = 0.5  # cells: standard deviation of the Gaussian over the map
 FLOOR = 1e-6  # least evidence, where a cell equals a remembered one
@@ -31,7 +31,7 @@ class Calibrated:
     Args:
         rgb, xyz: conditioning of both kinds of features.
         memory: normal cells.
-        scale: float [5], the mean of every evidence over normal views that the memory does not hold.
+        scale: float [E], the mean of every evidence over normal views that the memory does not hold.
         side: cells per row of the grid.
     """
 
@@ -81,14 +81,14 @@ class Calibrated:
         is unusual all over, by its light or its pose, is less suspect than one that is in a single place.
 
         Args:
-            found: float [C, 5], as of `evidence`.
+            found: float [C, E], as of `evidence`.
             valid: bool [side, side] with C True cells.
             size: of the map.
 
         Returns:
             float [size, size], smoothed; about 1 where nothing is unusual.
         """
-        weight = torch.tensor(WEIGHTS, dtype=found.dtype, device=found.device)
+        weight = torch.tensor(WEIGHTS[: found.shape[1]], dtype=found.dtype, device=found.device)
         logs = (found / self.scale).clamp(min=FLOOR).log() @ weight
         if logs.numel():
             logs = logs - LEVELLED * logs.quantile(QUARTILE)
@@ -132,13 +132,16 @@ def evidence(
         settings: of the model.
 
     Returns:
-        float [C, 5], in the order of `EVIDENCE`, and int64 [U], ascending.
+        float [C, E], in the order of `EVIDENCE` (the last with `self_similarity` alone), and int64 [U],
+        ascending.
     """
     rgb, xyz = cells.rgb.dense(), cells.xyz.dense()
     predicted_rgb, predicted_xyz = learned.mappers.xyz_to_rgb(xyz), learned.mappers.rgb_to_xyz(rgb)
     rows, replacement = learned.replacement(predicted_rgb, cells.rgb, cells.xyz, settings)
     predicted_rgb = predicted_rgb.index_copy(0, rows, replacement)
     mapped = [discrepancy(predicted_rgb, rgb), discrepancy(predicted_xyz, xyz)]
+    if settings.self_similarity:
+        mapped.append(own_distances(rgb, xyz, cells.valid))
     return torch.cat([memory.distances(rgb, xyz), torch.stack(mapped, dim=1)], dim=1), rows
 
 

@@ -12,8 +12,12 @@ from torch.nn.functional import normalize
 
 from cfr_fast import ops
 
-EVIDENCE = ("RGB bank", "3D bank", "joint bank", "RGB mapper", "3D mapper")
-"""Distances to normal cells, and discrepancies of both predictions, that of RGB after replacement."""
+EVIDENCE = ("RGB bank", "3D bank", "joint bank", "RGB mapper", "3D mapper", "own cells")
+"""Distances to normal cells, discrepancies of both predictions, that of RGB after replacement, and, where
+asked for, the distance to the sample's other cells."""
+
+APART = 2
+"""Cells of a sample that are farther apart than this many rows or columns count as other cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,30 @@ class CellMemory:
     @cached_property
     def _joint(self) -> Tensor:
         return torch.cat([self.rgb, self.xyz], dim=1)
+
+
+def own_distances(rgb: Tensor, xyz: Tensor, valid: Tensor) -> Tensor:
+    """Cosine distance of every cell to the most similar one elsewhere in the same sample, by both kinds.
+
+    As the joint distance of `CellMemory.distances`. A cell without any other far enough takes the mean of those
+    that have one.
+
+    Args:
+        rgb: float [C, dr].
+        xyz: float [C, dx].
+        valid: bool [side, side] with C True cells, in raster order.
+
+    Returns:
+        float [C], not negative; ones where no cell has another.
+    """
+    both = torch.cat([normalize(rgb, dim=1), normalize(xyz, dim=1)], dim=1)
+    place = valid.nonzero()
+    near = ((place[:, None] - place).abs() <= APART).all(dim=2)
+    alike = (both @ both.T / 2).masked_fill(near, -torch.inf)
+    nearest = (1 - alike.amax(dim=1)).clamp(min=0) if len(both) else both.new_zeros(0)
+    found = nearest.isfinite()
+    usual = nearest[found].mean() if bool(found.any()) else nearest.new_ones(())
+    return torch.where(found, nearest, usual)
 
 
 def discrepancy(predicted: Tensor, observed: Tensor) -> Tensor:

@@ -127,7 +127,8 @@ class CFR:
     def lesson(self, samples: SampleLike | Iterable[SampleLike]) -> Lesson:
         """Extract all that `fit` learns from; models whose settings extract the same can share it.
 
-        That are models with the same extractors, size, crop, background, views, turns, bank_background, seed.
+        That are models with the same extractors, size, crop, background, views, turns, flips, bank_background,
+        seed.
 
         Args:
             samples: as for `fit`, and refused for the same reasons.
@@ -323,9 +324,11 @@ class CFR:
     ) -> Iterator[tuple[int, PixelFeatures]]:
         """Views, and the number of the shot that each shows."""
         wanted = self.settings
-        if wanted.turns:  # a background that was turned with the part would be hard to tell from it
+        if (
+            wanted.turns or wanted.flips
+        ):  # a background that moved with the part would be hard to tell from it
             shots = [prepare(shot, wanted.background, wanted.seed) for shot in shots]
-        made = normal_views(shots, views, wanted.seed, purpose, wanted.turns)
+        made = normal_views(shots, views, wanted.seed, purpose, wanted.turns, wanted.flips)
         for number, view in enumerate(track(made, title, views * len(shots))):
             yield number // views, self._observe([view])[0].pixels
 

@@ -62,6 +62,9 @@ class Settings:
         memory_cells: with ``calibrated``, most cells to compare with.
         turns: whether views turn through the full circle, for parts that may lie in any direction; False
             turns them by at most ten degrees.
+        flips: whether every second view is mirrored, for parts whose mirror image is as good as they are.
+        self_similarity: with ``calibrated``, whether a cell is also held against the other cells of the same
+            sample, for parts whose structure repeats.
         false_alarm: share of normal samples that may be labelled anomalous, in (0, 0.5]; None takes the mean
             of normal views plus three standard deviations.
         seed: of everything random.
@@ -104,6 +107,8 @@ class Settings:
     whitening: float = 0.1
     memory_cells: int = 12_000
     turns: bool = True
+    flips: bool = False
+    self_similarity: bool = False
     false_alarm: float | None = 0.01
     seed: int = 0
 
@@ -111,7 +116,7 @@ class Settings:
         _one_of("replacement", self.replacement, REPLACEMENTS)
         _one_of("mapper", self.mapper, MAPPERS)
         _one_of("score", self.score, SCORES)
-        for name in ("cycle", "expanded_distances", "turns"):
+        for name in ("cycle", "expanded_distances", "turns", "flips", "self_similarity"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(name, "true or false", repr(getattr(self, name)))
         _one_of("background", self.background, get_args(Background))

@@ -15,9 +15,10 @@ from cfr_fast import CFR, InputError, Sample
 from cfr_fast.calibrate import LEARN, image_threshold, normal_views, score_threshold
 from cfr_fast.cells import cell_of_pixels, pooled, spread
 from cfr_fast.conditioning import fit_conditioning
+from cfr_fast.data.augment import mirrored
 from cfr_fast.data.points import measured
 from cfr_fast.data.synthetic import make_sample
-from cfr_fast.evidence import CellMemory, discrepancy
+from cfr_fast.evidence import APART, CellMemory, discrepancy, own_distances
 from cfr_fast.lesson import PixelFeatures
 from cfr_fast.ops import Interpolated
 from cfr_fast.presets import PRESETS
@@ -194,6 +195,64 @@ def test_views_turn_through_the_full_circle(good: list[Sample]) -> None:
     angles = np.array([direction(view) for view in views])
     steps = np.angle(np.exp(1j * np.diff(angles)))
     assert abs(abs(steps.sum()) - 2 * np.pi * 7 / 8) < np.pi / 3  # all the way round, in one sense
+
+
+def test_a_mirror_image_keeps_rays_and_distances(good: list[Sample]) -> None:
+    sample = good[0]
+    other = mirrored(sample)
+    assert np.array_equal(other.rgb[:, ::-1], sample.rgb)
+    assert np.array_equal(other.valid[:, ::-1], sample.valid)
+    assert np.array_equal(other.xyz[:, ::-1] * [-1, 1, 1], sample.xyz)
+    assert not other.xyz[~other.valid].any()
+    again = mirrored(other)
+    assert np.array_equal(again.xyz, sample.xyz)
+    assert np.array_equal(again.rgb, sample.rgb)
+    plain, flipped = (list(normal_views(good[:1], 4, 0, LEARN, turns=True, flips=f)) for f in (False, True))
+    same = [np.array_equal(a.rgb, b.rgb) for a, b in zip(plain, flipped, strict=True)]
+    assert same == [True, False, True, False]
+
+
+def test_own_cells_are_those_farther_away() -> None:
+    side = 2 * APART + 3
+    valid = torch.ones(side, side, dtype=torch.bool)
+    valid[0, 1] = False
+    place = valid.nonzero()
+    rgb, xyz = (torch.randn(len(place), d, generator=torch.Generator().manual_seed(d)) for d in (8, 5))
+    twin = int(((place == torch.tensor([0, side - 1])).all(dim=1)).nonzero())
+    rgb[twin], xyz[twin] = rgb[0] * 3, xyz[0] * 0.5  # length does not count
+    found = own_distances(rgb, xyz, valid)
+    assert found[0] < 1e-6
+    assert found[twin] < 1e-6
+    both = torch.cat([torch.nn.functional.normalize(each.double(), dim=1) for each in (rgb, xyz)], dim=1)
+    for row in (1, 7, len(place) - 1):
+        far = (place - place[row]).abs().amax(dim=1) > APART
+        assert float(found[row]) == pytest.approx(float((1 - both[far] @ both[row] / 2).min()), abs=1e-6)
+
+
+@pytest.mark.parametrize("cells", [0, 1, 4])
+def test_cells_without_others_are_neutral(cells: int) -> None:
+    valid = torch.zeros(8, 8, dtype=torch.bool)
+    valid.view(-1)[:cells] = True
+    valid[7, 7] = cells == 4
+    rows = int(valid.sum())
+    found = own_distances(torch.randn(rows, 3), torch.randn(rows, 2), valid)
+    assert found.shape == (rows,)
+    assert torch.isfinite(found).all()
+    if cells == 1:
+        assert found.tolist() == [1.0]
+
+
+def test_self_similarity_is_one_more_piece_of_evidence(good: list[Sample], tmp_path: Path) -> None:
+    wanted = {**FAST, "self_similarity": True, "flips": True}
+    fitted = CFR(seed=0, progress=False, **wanted).fit(good[:1])
+    assert fitted.learned.calibrated is not None
+    assert fitted.learned.calibrated.scale.shape == (6,)
+    fitted.save(tmp_path / "model.safetensors")
+    result = fitted.predict(part(0, "test", "hole"))
+    assert np.isfinite(result.anomaly_map).all()
+    assert result.score > 0
+    again = CFR.load(tmp_path / "model.safetensors", device="cpu").predict(part(0, "test", "hole"))
+    assert np.array_equal(again.anomaly_map, result.anomaly_map)
 
 
 def test_judges_alike_twice_and_after_saving(model: CFR, good: list[Sample], tmp_path: Path) -> None:

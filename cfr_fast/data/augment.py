@@ -17,6 +17,14 @@ RGB_NOISE = 2.0  # standard deviation, grey levels
 DROPOUT = 0.02  # share of points lost
 
 
+def mirrored(sample: Sample) -> Sample:
+    """The sample as its mirror image would be seen: columns reversed, and x of the points (to the right)."""
+    xyz = np.ascontiguousarray(sample.xyz[:, ::-1])
+    xyz[..., 0] = np.where(measured(xyz), -xyz[..., 0], 0)
+    rgb = np.ascontiguousarray(sample.rgb[:, ::-1])
+    return Sample(rgb, xyz, name=sample.name, defect=sample.defect)
+
+
 def augment(sample: Sample, rng: np.random.Generator, angles: tuple[float, float] | None = None) -> Sample:
     """A slightly turned, moved, resized, relit and noisier view of a sample.
 
