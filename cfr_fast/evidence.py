@@ -76,8 +76,8 @@ class CellMemory:
 def own_distances(rgb: Tensor, xyz: Tensor, valid: Tensor) -> Tensor:
     """Cosine distance of every cell to the most similar one elsewhere in the same sample, by both kinds.
 
-    As the joint distance of `CellMemory.distances`. A cell without any other far enough takes the mean of those
-    that have one.
+    As the joint distance of `CellMemory.distances`. A cell without any other far enough takes the mean of
+    those that have one.
 
     Args:
         rgb: float [C, dr].

@@ -127,8 +127,8 @@ class CFR:
     def lesson(self, samples: SampleLike | Iterable[SampleLike]) -> Lesson:
         """Extract all that `fit` learns from; models whose settings extract the same can share it.
 
-        That are models with the same extractors, size, crop, background, views, turns, flips, bank_background,
-        seed.
+        That are models with the same extractors, size, crop, background, views, turns, flips, seed, and
+        bank_background.
 
         Args:
             samples: as for `fit`, and refused for the same reasons.
