@@ -324,9 +324,7 @@ class CFR:
     ) -> Iterator[tuple[int, PixelFeatures]]:
         """Views, and the number of the shot that each shows."""
         wanted = self.settings
-        if (
-            wanted.turns or wanted.flips
-        ):  # a background that moved with the part would be hard to tell from it
+        if wanted.turns or wanted.flips:  # a background that moves with its part is hard to tell from it
             shots = [prepare(shot, wanted.background, wanted.seed) for shot in shots]
         made = normal_views(shots, views, wanted.seed, purpose, wanted.turns, wanted.flips)
         for number, view in enumerate(track(made, title, views * len(shots))):

@@ -53,7 +53,7 @@ _GROUPS = {
 # What decides which features are extracted: methods that share features cannot differ in it.
 EXTRACTION = (
     *("rgb", "xyz", "rgb_options", "xyz_options", "size", "crop", "background", "expanded_distances"),
-    *("shot_views", "calibration_views", "bank_background", "turns", "seed"),
+    *("shot_views", "calibration_views", "bank_background", "turns", "flips", "seed"),
 )
 
 
