@@ -22,8 +22,17 @@ from cfr_fast.memory import KeyValueBank
 from cfr_fast.retriever import AttentionRetriever
 from cfr_fast.settings import Settings
 
-FORMAT = 3  # raised whenever older code could no longer read what newer code writes
-READABLE = (1, 2, FORMAT)  # 2 adds the kind of mapper, models without frozen networks; 3 the calibrated score
+FORMAT = 4  # raised whenever older code could no longer read what newer code writes
+READABLE = (1, 2, 3, FORMAT)
+# 2 adds the kind of mapper, models without frozen networks; 3 the calibrated score; 4 self-similarity, flips.
+ABSENT: dict[str, Any] = {
+    "score": "discrepancy",
+    "turns": False,
+    "false_alarm": None,
+    "self_similarity": False,
+}
+"""What settings that older files do not name were before they could be set."""
+
 LEVELS = ("theta", "threshold", "pixel_threshold")
 
 
@@ -70,7 +79,7 @@ def read(
     """
     header, tensors = _load(Path(path), device)
     try:
-        settings = Settings.create(**header["settings"])
+        settings = Settings.create(**{**ABSENT, **header["settings"]})
         learned = _learned(settings, tensors)
         for name in LEVELS:
             setattr(learned, name, float(header["levels"][name]))

@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 from cfr_fast import ops
 
 EVIDENCE = ("RGB bank", "3D bank", "joint bank", "RGB mapper", "3D mapper", "own cells")
-"""Distances to normal cells, discrepancies of both predictions, that of RGB after replacement, and, where
-asked for, the distance to the sample's other cells."""
+"""Distances to normal cells, discrepancies of both predictions, that of RGB after replacement, and the
+distance to the sample's other cells, unless that is not wanted."""
 
 APART = 2
 """Cells of a sample that are farther apart than this many rows or columns count as other cells."""

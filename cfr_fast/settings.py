@@ -64,7 +64,7 @@ class Settings:
             turns them by at most ten degrees.
         flips: whether every second view is mirrored, for parts whose mirror image is as good as they are.
         self_similarity: with ``calibrated``, whether a cell is also held against the other cells of the same
-            sample, for parts whose structure repeats.
+            sample: most parts repeat themselves somewhere.
         false_alarm: share of normal samples that may be labelled anomalous, in (0, 0.5]; None takes the mean
             of normal views plus three standard deviations.
         seed: of everything random.
@@ -108,7 +108,7 @@ class Settings:
     memory_cells: int = 12_000
     turns: bool = True
     flips: bool = False
-    self_similarity: bool = False
+    self_similarity: bool = True
     false_alarm: float | None = 0.01
     seed: int = 0
 

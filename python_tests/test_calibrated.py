@@ -243,10 +243,11 @@ def test_cells_without_others_are_neutral(cells: int) -> None:
 
 
 def test_self_similarity_is_one_more_piece_of_evidence(good: list[Sample], tmp_path: Path) -> None:
-    wanted = {**FAST, "self_similarity": True, "flips": True}
-    fitted = CFR(seed=0, progress=False, **wanted).fit(good[:1])
+    plain = CFR(seed=0, progress=False, **FAST, self_similarity=False).fit(good[:1]).learned.calibrated
+    fitted = CFR(seed=0, progress=False, **FAST, self_similarity=True, flips=True).fit(good[:1])
+    assert plain is not None
     assert fitted.learned.calibrated is not None
-    assert fitted.learned.calibrated.scale.shape == (6,)
+    assert (plain.scale.shape, fitted.learned.calibrated.scale.shape) == ((5,), (6,))
     fitted.save(tmp_path / "model.safetensors")
     result = fitted.predict(part(0, "test", "hole"))
     assert np.isfinite(result.anomaly_map).all()

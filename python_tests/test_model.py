@@ -13,10 +13,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import binary_dilation
 
-from cfr_fast import CFR, InputError, NotFittedError, OutputError, Result, Sample
+from cfr_fast import CFR, InputError, NotFittedError, OutputError, Result, Sample, artifact
 from cfr_fast.data import SampleSource
 from cfr_fast.data.augment import augment
 from cfr_fast.data.synthetic import make_sample
@@ -116,6 +117,20 @@ def test_saved_and_loaded_models_predict_bit_equal(
     for defect in ("good", "dent"):
         sample = part(1, "test", defect)
         assert same(fitted.predict(sample), loaded.predict(sample))
+
+
+def test_files_of_older_formats_keep_their_meaning(model: CFR, tmp_path: Path) -> None:
+    """They do not name settings that came later, whatever these are by default today."""
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["cfr_fast"])
+    assert header["format"] == max(artifact.READABLE)
+    for name in artifact.ABSENT:
+        del header["settings"][name]
+    save_file(load_file(path), path, {"cfr_fast": json.dumps(header | {"format": 2})})
+    sample = part(0, "test", "dent")
+    assert same(CFR.load(path, device="cpu").predict(sample), model.predict(sample))
 
 
 def test_frozen_networks_travel_with_the_model(tmp_path: Path, good: list[Sample]) -> None:
