@@ -312,7 +312,7 @@ class TestModelFiles:
     def test_another_version(self, file: Path, tmp_path: Path) -> None:
         path = self.rewritten(file, tmp_path / "new.safetensors", format=99)
         with pytest.raises(
-            InputError, match="expected model format 1 or 2 or 3, got format 99, from another version"
+            InputError, match="expected model format 1 or 2 or 3 or 4, got format 99, from another version"
         ):
             CFR.load(path)
 
