@@ -77,7 +77,20 @@ int main() {
 """
 
 
-TILES = """
+DRAW = """
+// Fills the matrices `left` and `right`.
+void draw() {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (auto& row : left)
+    for (float& value : row) value = normal(random);
+  for (auto& row : right)
+    for (float& value : row) value = normal(random);
+}
+"""
+
+TILES = (
+    """
 #include "tile_choice.h"
 #include "unit_rows.cu"
 
@@ -135,21 +148,21 @@ void examine(Precision precision) {
   std::printf("%d ", wrong);
 }
 
+"""
+    + DRAW
+    + """
 int main() {
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  for (auto& row : left)
-    for (float& value : row) value = normal(random);
-  for (auto& row : right)
-    for (float& value : row) value = normal(random);
+  draw();
   examine<MmaTiles<Bfloat16, 3>>(Precision::bf16);
   examine<MmaTiles<Tf32, 2>>(Precision::tf32);
   examine<WgmmaTiles<Bfloat16>>(Precision::bf16);
 }
 """
+)
 
 
-SPLIT = """
+SPLIT = (
+    """
 #include "split_product.cu"
 
 #include <cstdio>
@@ -192,13 +205,11 @@ double examine(bool hopper) {
   return most;
 }
 
+"""
+    + DRAW
+    + """
 int main() {
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  for (auto& row : left)
-    for (float& value : row) value = normal(random);
-  for (auto& row : right)
-    for (float& value : row) value = normal(random);
+  draw();
   for (float& value : left[3]) value *= 1e15f;  // far outside what fp16 holds
   for (float& value : left[4]) value *= 1e-15f;
   for (float& value : left[5]) value = 0;
@@ -208,6 +219,7 @@ int main() {
   std::printf("%.9g %.9g", examine(false), examine(true));
 }
 """
+)
 
 
 def test_split_numbers_multiply_nearly_as_float32(tmp_path: Path) -> None:

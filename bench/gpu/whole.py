@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from cfr_fast import CFR
+from cfr_fast.benchmark.paper import replace_a_quarter
 from cfr_fast.data import Sample
 from cfr_fast.data.synthetic import load_category
 
@@ -58,7 +59,7 @@ def run(name: str, device: torch.device, tiny: bool) -> dict[str, Any]:
     fit, _ = timed(lambda: model.fit(shot), device)
     again, _ = timed(lambda: model.fit(shot), device)
     if preset.startswith("paper"):  # with random weights every pixel may be reliable
-        _replace_a_quarter(model, shot)
+        replace_a_quarter(model, shot)
     if batched:
         judge = lambda: list(model.predict_many(others, 8))  # noqa: E731
         rounds, share = 4, len(others)
@@ -87,10 +88,3 @@ def run(name: str, device: torch.device, tiny: bool) -> dict[str, Any]:
         "device_bytes": memory,
         "disagreement": "" if max(most) <= AGREE and max(scores) <= 0.01 else "maps or scores differ",
     }
-
-
-@torch.no_grad()
-def _replace_a_quarter(model: CFR, sample: Sample) -> None:
-    learned = model.learned
-    distances = learned.distances(model.features(sample).xyz).sort().values
-    learned.theta = float(distances[round(0.75 * len(distances))]) + 1e-6

@@ -150,7 +150,7 @@ def measure(sample: Sample, epochs: int = EPOCHS, rounds: int = 3, **settings: A
     with watched(meter.stage):
         model.fit(sample)
     fit = _fit_costs(meter.costs, time.perf_counter() - start, epochs)
-    _replace_a_quarter(model, sample)
+    replace_a_quarter(model, sample)
     for _ in range(rounds):
         with meter.stage("predict"):
             result = model.predict(sample)
@@ -203,7 +203,7 @@ def _fit_costs(stages: list[Cost], seconds: float, epochs: int) -> list[Cost]:
 
 
 @torch.no_grad()
-def _replace_a_quarter(model: CFR, sample: Sample) -> None:
+def replace_a_quarter(model: CFR, sample: Sample) -> None:
     """Set θ so that a quarter of the sample's predictions is unreliable, whatever random weights give."""
     learned = model.learned
     distances = learned.distances(model.features(sample).xyz).sort().values

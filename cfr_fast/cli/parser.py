@@ -10,6 +10,7 @@ from cfr_fast.cli import commands
 from cfr_fast.cli.evaluate import ablate, evaluate
 from cfr_fast.cli.fit import fit
 from cfr_fast.cli.report import report
+from cfr_fast.presets import DEFAULT, PRESETS
 
 DATASETS = ("auto", "mvtec3d", "eyecandies", "folder")
 
@@ -345,9 +346,11 @@ def _background(command: argparse.ArgumentParser, default: str | None = "auto") 
 
 def _model(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("model")
-    presets = ("embedded", "classic", "pretrained", "paper-mvtec3d", "paper-eyecandies")
     group.add_argument(
-        "--preset", choices=presets, default="embedded", help="settings to start from (default: embedded)"
+        "--preset",
+        choices=tuple(PRESETS),
+        default=DEFAULT,
+        help=f"settings to start from (default: {DEFAULT})",
     )
     group.add_argument("--rgb", help="RGB extractor, such as timm:resnet18")
     group.add_argument("--xyz", help="3D extractor, such as normals:resnet18")

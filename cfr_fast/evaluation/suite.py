@@ -24,6 +24,7 @@ from cfr_fast.evaluation.results import CategoryResult
 from cfr_fast.evaluation.shots import choose_shots
 from cfr_fast.evaluation.store import RunKey, Store, run_name, slug
 from cfr_fast.evaluation.table import write_tables
+from cfr_fast.presets import DEFAULT
 from cfr_fast.progress import display
 from cfr_fast.workers import Workers
 
@@ -57,7 +58,7 @@ class Suite:
     size: int = 224
     rule: str | Sequence[int] = "rng42"
     samples: Sequence[str] = ()
-    preset: str = "embedded"
+    preset: str = DEFAULT
     settings: Mapping[str, Any] = field(default_factory=dict)
     keep: str = "first"
     skip_bad: bool = False

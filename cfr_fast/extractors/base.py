@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -70,6 +70,9 @@ class Network(Protocol):
         ...
 
 
+N = TypeVar("N", bound=Network)
+
+
 class Batched(ABC):
     """For extractors that see several frames at once: one frame is a batch of one."""
 
@@ -80,6 +83,33 @@ class Batched(ABC):
     def extract(self, frame: Frame, size: int) -> FeatureField:
         """Features of `frame` on size×size pixels."""
         return self.extract_many([frame], size)[0]
+
+
+class OfNetwork(Batched, Generic[N]):
+    """What extractors of a frozen network have in common, whatever pictures it sees.
+
+    Args:
+        name: in the registry.
+        backbone: the network; another extractor may use it too.
+    """
+
+    role: str
+
+    def __init__(self, name: str, backbone: N) -> None:
+        self.name, self.backbone = name, backbone
+
+    def config(self) -> dict[str, Any]:
+        """Registry name, role and options, weights apart."""
+        return {"name": self.name, "role": self.role, "options": self.backbone.options()}
+
+    def state(self) -> dict[str, Tensor]:
+        """The network's weights."""
+        return self.backbone.state()
+
+    def to(self, device: torch.device | str) -> OfNetwork[N]:
+        """Move the weights; returns self."""
+        self.backbone.to(device)
+        return self
 
 
 class OneByOne(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +12,9 @@ from torch import Tensor
 from cfr_fast.data.frame import Frame
 from cfr_fast.errors import InputError
 from cfr_fast.extractors.backbone import Backbone
-from cfr_fast.extractors.base import Batched, Network
+from cfr_fast.extractors.base import N, OfNetwork
 from cfr_fast.extractors.field import FeatureField
 from cfr_fast.extractors.geometry import Cloud, measured_nearby, normals
-
-N = TypeVar("N", bound=Network)
 
 
 def normal_map(cloud: Cloud, window: float = 5.0) -> Tensor:
@@ -81,7 +79,7 @@ def _blur(length: int, sigma: float) -> Tensor:
     return matrix.float()
 
 
-class NormalsExtractor(Batched, Generic[N]):
+class NormalsExtractor(OfNetwork[N]):
     """3D features of a frozen network on the normal map: ``normals:<network>``.
 
     A pixel is valid where a point is measured within 1 % of the image's width.
@@ -95,7 +93,8 @@ class NormalsExtractor(Batched, Generic[N]):
     role = "xyz"
 
     def __init__(self, name: str, backbone: N, window: float = 5.0) -> None:
-        self.name, self.backbone, self.window = name, backbone, checked_window(window)
+        super().__init__(name, backbone)
+        self.window = checked_window(window)
 
     def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
         """Tokens of the normal maps, bilinear to size×size pixels."""
@@ -107,18 +106,9 @@ class NormalsExtractor(Batched, Generic[N]):
         ]
 
     def config(self) -> dict[str, Any]:
-        """Registry name, role and options, weights apart."""
-        options = {"window": self.window, **self.backbone.options()}
-        return {"name": self.name, "role": self.role, "options": options}
-
-    def state(self) -> dict[str, Tensor]:
-        """The network's weights."""
-        return self.backbone.state()
-
-    def to(self, device: torch.device | str) -> NormalsExtractor[N]:
-        """Move the weights; returns self."""
-        self.backbone.to(device)
-        return self
+        """As of every network, and the window."""
+        found = super().config()
+        return {**found, "options": {"window": self.window, **found["options"]}}
 
 
 class TimmNormals(NormalsExtractor[Backbone]):

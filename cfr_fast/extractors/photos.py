@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from cfr_fast.data.frame import Frame
-from cfr_fast.extractors.base import Batched, Network
+from cfr_fast.extractors.base import N, OfNetwork
 from cfr_fast.extractors.field import FeatureField
 
-N = TypeVar("N", bound=Network)
 
-
-class PhotoExtractor(Batched, Generic[N]):
-    """RGB features of a frozen network; every pixel is valid.
-
-    Args:
-        name: in the registry.
-        backbone: the network.
-    """
+class PhotoExtractor(OfNetwork[N]):
+    """RGB features of a frozen network; every pixel is valid."""
 
     role = "rgb"
-
-    def __init__(self, name: str, backbone: N) -> None:
-        self.name, self.backbone = name, backbone
 
     def extract_many(self, frames: Sequence[Frame], size: int) -> list[FeatureField]:
         """Tokens of the photos, bilinear to size×size pixels."""
@@ -34,16 +22,3 @@ class PhotoExtractor(Batched, Generic[N]):
         tokens = self.backbone.tokens(images)
         valid = torch.ones(size * size, dtype=torch.bool, device=tokens.device)
         return [FeatureField.from_grid(grid, valid, (size, size)) for grid in tokens]
-
-    def config(self) -> dict[str, Any]:
-        """Registry name, role and options, weights apart."""
-        return {"name": self.name, "role": self.role, "options": self.backbone.options()}
-
-    def state(self) -> dict[str, Tensor]:
-        """The network's weights."""
-        return self.backbone.state()
-
-    def to(self, device: torch.device | str) -> PhotoExtractor[N]:
-        """Move the weights; returns self."""
-        self.backbone.to(device)
-        return self
